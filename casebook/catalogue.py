@@ -1,0 +1,214 @@
+"""The catalogue: every case, its lossless frames and the expert annotations that came with it.
+
+One SQLite file beside one folder a case; a case is visible only after its files are whole.
+Knows no image format of the hospital.
+"""
+
+import io
+import sqlite3
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8, UInt16
+from PIL import Image, PngImagePlugin
+
+from casebook.annotations import AnnotationSet, read_annotations, write_annotations
+from casebook.cases import Case, FrameRef, PixelSpacing, Split, View
+from casebook.documents import sha256_of, write_bytes
+from casebook.errors import DataError, StateError
+from casebook.home import Home
+from casebook.protocols import Frame
+
+_TABLE = """
+CREATE TABLE IF NOT EXISTS cases (
+    case_id TEXT PRIMARY KEY, patient TEXT NOT NULL, split TEXT NOT NULL, round INTEGER,
+    annotated INTEGER NOT NULL, document TEXT NOT NULL
+) WITHOUT ROWID
+"""
+MAX_IMAGE_PX = 4096 * 4096
+"""Largest image read back; a larger one is a damaged or hostile file."""
+
+
+def png_bytes(
+    pixels: UInt8[np.ndarray, "h w"] | UInt16[np.ndarray, "h w"],
+    spacing: PixelSpacing | None = None,
+    view: View | None = None,
+) -> bytes:
+    """A lossless PNG whose text chunks carry geometry, and nothing of a patient."""
+    chunks = PngImagePlugin.PngInfo()
+    if spacing is not None:
+        chunks.add_text("angioloop:spacing", spacing.model_dump_json())
+    if view is not None:
+        chunks.add_text("angioloop:view", view.model_dump_json())
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG", pnginfo=chunks, compress_level=3)
+    return stream.getvalue()
+
+
+def read_png(payload: bytes) -> Frame:
+    """An 8-bit grey frame with the geometry its text chunks carry.
+
+    RGB(A) is converted by luma; 16-bit grey is refused rather than saturated.
+
+    Raises:
+        DataError: not an image, too large, or 16 bits deep.
+    """
+    try:
+        with Image.open(io.BytesIO(payload)) as image:
+            if image.width * image.height > MAX_IMAGE_PX:
+                raise DataError(f"image of {image.width}×{image.height} px is too large")
+            if image.mode.startswith("I") or image.mode == "F":
+                raise DataError(f"image has mode {image.mode}; expected 8 bits; render it first")
+            grey = image if image.mode == "L" else image.convert("RGB").convert("L")
+            pixels = np.array(grey, dtype=np.uint8)
+            text = dict(getattr(image, "text", {}) or {})
+    except (OSError, ValueError, SyntaxError, zlib.error, Image.DecompressionBombError) as problem:
+        raise DataError(f"not a readable image: {problem}; send PNG or JPEG") from None
+    return Frame(pixels, _spacing(text), _view(text))
+
+
+def _spacing(text: Mapping[str, str]) -> PixelSpacing | None:
+    raw = text.get("angioloop:spacing")
+    try:
+        return PixelSpacing.model_validate_json(raw) if raw else None
+    except ValueError:
+        raise DataError("the image's spacing text is damaged; export the frame again") from None
+
+
+def _view(text: Mapping[str, str]) -> View | None:
+    raw = text.get("angioloop:view")
+    try:
+        return View.model_validate_json(raw) if raw else None
+    except ValueError:
+        raise DataError("the image's view text is damaged; export the frame again") from None
+
+
+class Catalogue:
+    """The cases of a workspace."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        home.cases.mkdir(parents=True, exist_ok=True)
+        with self._connect() as connection, connection:
+            connection.execute(_TABLE)
+
+    def _connect(self) -> "closing[sqlite3.Connection]":
+        connection = sqlite3.connect(self._home.catalogue, timeout=30)
+        connection.execute("PRAGMA journal_mode=WAL")
+        return closing(connection)
+
+    def folder(self, case_id: str) -> Path:
+        """Where a case's files lie."""
+        return self._home.cases / case_id
+
+    def frame_path(self, ref: FrameRef) -> Path:
+        """The rendered 8-bit PNG of a frame."""
+        return self.folder(ref.case_id) / f"{ref.frame:05d}.png"
+
+    def stored_path(self, ref: FrameRef) -> Path:
+        """The stored bits of a frame, as a 16-bit PNG, for measurement."""
+        return self.folder(ref.case_id) / f"{ref.frame:05d}.stored.png"
+
+    def add(
+        self,
+        case: Case,
+        frames: Mapping[int, bytes],
+        *,
+        stored: Mapping[int, bytes] | None = None,
+        annotations: AnnotationSet | None = None,
+    ) -> None:
+        """Add or replace a case: files first, then the row that makes it visible.
+
+        Raises:
+            DataError: the annotated frame is not among the frames, its hash is another, or the
+                patient is in another split already.
+        """
+        if case.frame not in frames or sha256_of(frames[case.frame]) != case.image_sha256:
+            raise DataError(
+                f"case {case.case_id}: frame {case.frame} is missing or has another hash"
+            )
+        with self._connect() as connection:
+            other = connection.execute(
+                "SELECT split FROM cases WHERE patient=? AND split<>? AND case_id<>? LIMIT 1",
+                (case.patient, case.split.value, case.case_id),
+            ).fetchone()
+            if other:
+                raise DataError(
+                    f"case {case.case_id}: patient {case.patient} is in split {other[0]} already, "
+                    f"not {case.split.value}; correct the split column"
+                )
+            for index, payload in frames.items():
+                write_bytes(self.frame_path(FrameRef(case_id=case.case_id, frame=index)), payload)
+            for index, payload in (stored or {}).items():
+                write_bytes(self.stored_path(FrameRef(case_id=case.case_id, frame=index)), payload)
+            if annotations is not None:
+                write_annotations(self.folder(case.case_id) / "expert.coco.json", annotations)
+            with connection:
+                connection.execute(
+                    "INSERT OR REPLACE INTO cases VALUES (?,?,?,?,?,?)",
+                    (
+                        case.case_id,
+                        case.patient,
+                        case.split.value,
+                        case.round,
+                        int(annotations is not None),
+                        case.model_dump_json(),
+                    ),
+                )
+
+    def get(self, case_id: str) -> Case:
+        """One case.
+
+        Raises:
+            StateError: there is no such case.
+        """
+        with self._connect() as connection:
+            row = connection.execute(
+                "SELECT document FROM cases WHERE case_id=?", (case_id,)
+            ).fetchone()
+        if row is None:
+            raise StateError(f"case {case_id} is not in the catalogue; `casebook list` shows them")
+        return Case.model_validate_json(row[0])
+
+    def cases(self, *, split: Split | None = None, annotated: bool | None = None) -> Iterator[Case]:
+        """Cases by id, one at a time, whatever their number."""
+        last = ""
+        while True:
+            with self._connect() as connection:
+                rows = connection.execute(
+                    "SELECT case_id, document FROM cases WHERE case_id>? "
+                    "AND (? IS NULL OR split=?) AND (? IS NULL OR annotated=?) "
+                    "ORDER BY case_id LIMIT 500",
+                    (last, split, split, annotated, annotated),
+                ).fetchall()
+            if not rows:
+                return
+            for _, document in rows:
+                yield Case.model_validate_json(document)
+            last = rows[-1][0]
+
+    def count(self) -> int:
+        """Number of cases."""
+        with self._connect() as connection:
+            row = connection.execute("SELECT COUNT(*) FROM cases").fetchone()
+        return int(row[0])
+
+    def frame(self, ref: FrameRef) -> Frame:
+        """The rendered frame, with its geometry.
+
+        Raises:
+            StateError: the frame is not kept.
+        """
+        try:
+            payload = self.frame_path(ref).read_bytes()
+        except FileNotFoundError:
+            raise StateError(f"frame {ref.frame} of case {ref.case_id} is not kept") from None
+        return read_png(payload)
+
+    def expert_annotations(self, case_id: str) -> AnnotationSet | None:
+        """The annotations that came with the case, when any did."""
+        path = self.folder(case_id) / "expert.coco.json"
+        return read_annotations(path) if path.exists() else None

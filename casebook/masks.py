@@ -1,0 +1,252 @@
+"""Masks in every dress they travel in; no other module knows an encoding.
+
+- COCO: run lengths down the columns of the whole image (uncompressed list, or its ASCII form).
+- CVAT's SDK: run lengths along the rows of a box, then the box x1, y1, x2, y2 inclusive.
+  Source: cvat-ai/cvat, cvat-sdk/cvat_sdk/masks.py.
+- CVAT detector function: the raw 0/1 pixels of the box by row, then the box inclusive.
+  Source: cvat-ai/cvat, cvat/apps/lambda_manager/views.py.
+- CVAT interactor function: a full two-dimensional list of 0/1.
+
+All runs start with the number of zeros.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Int64, UInt8
+from PIL import Image, ImageDraw
+from pycocotools import mask as coco
+
+from casebook.errors import MaskError
+
+MAX_PIXELS = 64 * 1024 * 1024
+"""Largest image a mask may claim; larger ones are refused as damaged or hostile."""
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A mask as COCO counts; equal masks have equal counts."""
+
+    counts: tuple[int, ...]
+    """Run lengths down the columns, zeros first."""
+    hw: tuple[int, int]
+    """Height and width of the image, in px."""
+
+    def __post_init__(self) -> None:
+        """Refuse counts that do not fill the image exactly."""
+        height, width = self.hw
+        if height < 1 or width < 1 or height * width > MAX_PIXELS:
+            raise MaskError(f"mask of {height}×{width} px; expected 1 to {MAX_PIXELS} px in all")
+        if any(count < 0 for count in self.counts):
+            raise MaskError("mask has a negative run length")
+        if sum(self.counts) != height * width:
+            raise MaskError(
+                f"mask runs add up to {sum(self.counts)} px; the image {height}×{width} has "
+                f"{height * width}"
+            )
+
+    @property
+    def area_px(self) -> int:
+        """Number of pixels set."""
+        return sum(self.counts[1::2])
+
+
+def _runs(flat: Bool[np.ndarray, "n"]) -> Int64[np.ndarray, "r"]:
+    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+    edges = np.concatenate(([0], changes, [flat.size]))
+    runs = np.diff(edges).astype(np.int64)
+    return np.concatenate(([0], runs)).astype(np.int64) if flat[0] else runs
+
+
+def _unrun(counts: Sequence[int], n: int) -> Bool[np.ndarray, "n"]:
+    lengths = np.asarray(counts, dtype=np.int64)
+    if lengths.size == 0 or (lengths < 0).any() or int(lengths.sum()) != n:
+        raise MaskError(f"mask runs add up to {int(lengths.sum())} px; expected {n}")
+    return np.repeat(np.arange(lengths.size) % 2 == 1, lengths)
+
+
+def encode(bitmap: Bool[np.ndarray, "h w"]) -> Mask:
+    """A bitmap as COCO counts."""
+    height, width = bitmap.shape
+    if height == 0 or width == 0:
+        raise MaskError(f"bitmap of {height}×{width} px; expected at least 1×1")
+    counts = _runs(np.ascontiguousarray(bitmap.T).reshape(-1))
+    return Mask(tuple(int(count) for count in counts), (height, width))
+
+
+def decode(mask: Mask) -> Bool[np.ndarray, "h w"]:
+    """A mask as a bitmap."""
+    height, width = mask.hw
+    return np.ascontiguousarray(_unrun(mask.counts, height * width).reshape(width, height).T)
+
+
+def box_of(bitmap: Bool[np.ndarray, "h w"]) -> tuple[int, int, int, int]:
+    """The smallest box around a bitmap: x1, y1, x2, y2 in px, inclusive.
+
+    Raises:
+        MaskError: nothing is set.
+    """
+    rows = np.flatnonzero(bitmap.any(axis=1))
+    columns = np.flatnonzero(bitmap.any(axis=0))
+    if rows.size == 0:
+        raise MaskError("mask is empty; it has no box")
+    return int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])
+
+
+def to_cvat(bitmap: Bool[np.ndarray, "h w"]) -> list[int]:
+    """A bitmap as the `points` of a CVAT mask shape."""
+    x1, y1, x2, y2 = box_of(bitmap)
+    crop = np.ascontiguousarray(bitmap[y1 : y2 + 1, x1 : x2 + 1]).reshape(-1)
+    return [*(int(count) for count in _runs(crop)), x1, y1, x2, y2]
+
+
+def _corners(points: Sequence[float], hw: tuple[int, int]) -> tuple[int, int, int, int]:
+    corners = [float(value) for value in points[-4:]]
+    if any(value != int(value) for value in corners):
+        raise MaskError(f"mask box {corners} has fractions; expected whole pixels")
+    x1, y1, x2, y2 = (int(value) for value in corners)
+    height, width = hw
+    if not (0 <= x1 <= x2 < width and 0 <= y1 <= y2 < height):
+        raise MaskError(f"mask box {x1},{y1},{x2},{y2} is outside the {width}×{height} px image")
+    return x1, y1, x2, y2
+
+
+def from_cvat(points: Sequence[float], hw: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+    """The bitmap of a CVAT mask shape's `points`, checked: the server checks nothing.
+
+    Raises:
+        MaskError: too short, box outside the image, runs that do not fill the box.
+    """
+    if len(points) < 5:
+        raise MaskError(f"mask has {len(points)} numbers; expected runs and a box of 4")
+    if not np.isfinite(np.asarray(points, dtype=np.float64)).all():
+        raise MaskError("mask has numbers that are not finite")
+    x1, y1, x2, y2 = _corners(points, hw)
+    runs = [float(value) for value in points[:-4]]
+    if any(value != int(value) or value < 0 for value in runs):
+        raise MaskError("mask runs must be whole and not negative")
+    height, width = y2 - y1 + 1, x2 - x1 + 1
+    bitmap = np.zeros(hw, dtype=bool)
+    crop = _unrun([int(value) for value in runs], height * width)
+    bitmap[y1 : y2 + 1, x1 : x2 + 1] = crop.reshape(height, width)
+    return bitmap
+
+
+def to_detector(bitmap: Bool[np.ndarray, "h w"]) -> list[int]:
+    """A bitmap as the `mask` a CVAT detector function answers."""
+    x1, y1, x2, y2 = box_of(bitmap)
+    crop = bitmap[y1 : y2 + 1, x1 : x2 + 1].astype(np.uint8).reshape(-1)
+    return [*crop.tolist(), x1, y1, x2, y2]
+
+
+def from_detector(points: Sequence[float], hw: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+    """The bitmap of a detector function's `mask`.
+
+    Raises:
+        MaskError: the number of pixels does not fit the box, or the box the image.
+    """
+    if len(points) < 5:
+        raise MaskError(f"mask has {len(points)} numbers; expected pixels and a box of 4")
+    x1, y1, x2, y2 = _corners(points, hw)
+    height, width = y2 - y1 + 1, x2 - x1 + 1
+    pixels = np.asarray(points[:-4])
+    if pixels.size != height * width or not np.isin(pixels, (0, 1)).all():
+        raise MaskError(f"mask has {pixels.size} pixels; its box has {height * width}, each 0 or 1")
+    bitmap = np.zeros(hw, dtype=bool)
+    bitmap[y1 : y2 + 1, x1 : x2 + 1] = pixels.reshape(height, width).astype(bool)
+    return bitmap
+
+
+def to_grid(bitmap: Bool[np.ndarray, "h w"]) -> list[list[int]]:
+    """A bitmap as the two-dimensional list an interactor function answers."""
+    rows: list[list[int]] = bitmap.astype(np.uint8).tolist()
+    return rows
+
+
+def from_grid(grid: Sequence[Sequence[int]]) -> Bool[np.ndarray, "h w"]:
+    """The bitmap of an interactor function's full grid.
+
+    Raises:
+        MaskError: rows of unequal length or values other than 0 and 1.
+    """
+    if not grid or len({len(row) for row in grid}) != 1 or not grid[0]:
+        raise MaskError("mask grid has no rows or rows of unequal length")
+    values = np.asarray(grid)
+    if not np.isin(values, (0, 1)).all():
+        raise MaskError("mask grid has values other than 0 and 1")
+    return values.astype(bool)
+
+
+def to_coco_rle(mask: Mask) -> str:
+    """COCO's compressed ASCII counts."""
+    rle = coco.frPyObjects({"counts": list(mask.counts), "size": list(mask.hw)}, *mask.hw)
+    text: str = rle["counts"].decode("ascii")
+    return text
+
+
+def from_coco_rle(counts: str | Sequence[int], hw: tuple[int, int]) -> Mask:
+    """A mask from COCO counts, compressed text or a plain list.
+
+    Raises:
+        MaskError: the counts are damaged or do not fill the image.
+    """
+    if isinstance(counts, str):
+        return Mask(_uncompress(counts), hw)
+    return Mask(tuple(int(count) for count in counts), hw)
+
+
+def _uncompress(text: str) -> tuple[int, ...]:
+    """COCO's base-48 variable-length deltas. Source: cocoapi, common/maskApi.c rleFrString.
+
+    Written out because pycocotools trusts its input and reads outside memory on damaged text.
+    """
+    counts: list[int] = []
+    position = 0
+    while position < len(text):
+        value, shift = 0, 0
+        while True:
+            if position >= len(text):
+                raise MaskError("mask text ends in the middle of a run")
+            code = ord(text[position]) - 48
+            position += 1
+            if not 0 <= code < 64 or shift > 60:
+                raise MaskError("mask text has a character no mask has")
+            value |= (code & 0x1F) << shift
+            shift += 5
+            if not code & 0x20:
+                if code & 0x10:
+                    value -= 1 << shift
+                break
+        if len(counts) > 2:
+            value += counts[-2]
+        counts.append(value)
+    return tuple(counts)
+
+
+def from_polygon(
+    points_xy: Sequence[Sequence[float]], hw: tuple[int, int]
+) -> Bool[np.ndarray, "h w"]:
+    """The pixels whose centre lies inside a polygon, or on its border.
+
+    Args:
+        points_xy: corners in px; pixel centres have whole coordinates.
+        hw: height and width of the image.
+
+    Raises:
+        MaskError: fewer than 3 corners or a number that is not finite.
+    """
+    corners = np.asarray(points_xy, dtype=np.float64)
+    if corners.ndim != 2 or corners.shape[0] < 3 or corners.shape[1] != 2:
+        raise MaskError(f"polygon of shape {corners.shape}; expected at least 3 corners x, y")
+    if not np.isfinite(corners).all():
+        raise MaskError("polygon has a corner that is not finite")
+    height, width = hw
+    canvas = Image.new("1", (width, height))
+    ImageDraw.Draw(canvas).polygon([(float(x), float(y)) for x, y in corners], fill=1, outline=1)
+    return np.array(canvas, dtype=bool)
+
+
+def to_grey(bitmap: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
+    """A bitmap as 0/255 pixels, the way mask files are written."""
+    return np.where(bitmap, np.uint8(255), np.uint8(0)).astype(np.uint8)
