@@ -1,0 +1,1 @@
+"""Every performance figure, one command each: `python -m bench.NAME [--quick]`."""
