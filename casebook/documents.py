@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -24,7 +24,7 @@ class Document(BaseModel):
         frozen=True, extra="forbid", allow_inf_nan=False, serialize_by_alias=True
     )
 
-    def with_(self, **changes: object) -> Self:
+    def with_(self: D, **changes: object) -> D:
         """The same document with some fields changed, validated again."""
         return type(self).model_validate({**self.model_dump(), **changes})
 
