@@ -18,7 +18,7 @@ from PIL import Image, PngImagePlugin
 from casebook.annotations import AnnotationSet, read_annotations, write_annotations
 from casebook.cases import Case, FrameRef, PixelSpacing, Split, View
 from casebook.documents import sha256_of, write_bytes
-from casebook.errors import DataError, StateError
+from casebook.errors import DataError, StateError, TooLargeError
 from casebook.home import Home
 from casebook.protocols import Frame
 
@@ -28,6 +28,8 @@ CREATE TABLE IF NOT EXISTS cases (
     annotated INTEGER NOT NULL, document TEXT NOT NULL
 ) WITHOUT ROWID
 """
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+"""Formats read back; others (EPS, PSD …) would hand the bytes to programs we do not ship."""
 MAX_IMAGE_PX = 4096 * 4096
 """Largest image read back; a larger one is a damaged or hostile file."""
 
@@ -54,18 +56,21 @@ def read_png(payload: bytes) -> Frame:
     RGB(A) is converted by luma; 16-bit grey is refused rather than saturated.
 
     Raises:
-        DataError: not an image, too large, or 16 bits deep.
+        DataError: not an image, or 16 bits deep.
+        TooLargeError: more pixels than a frame ever has.
     """
     try:
-        with Image.open(io.BytesIO(payload)) as image:
+        with Image.open(io.BytesIO(payload), formats=_FORMATS) as image:
             if image.width * image.height > MAX_IMAGE_PX:
-                raise DataError(f"image of {image.width}×{image.height} px is too large")
+                raise TooLargeError(f"image of {image.width}×{image.height} px; send one frame")
             if image.mode.startswith("I") or image.mode == "F":
                 raise DataError(f"image has mode {image.mode}; expected 8 bits; render it first")
             grey = image if image.mode == "L" else image.convert("RGB").convert("L")
             pixels = np.array(grey, dtype=np.uint8)
             text = dict(getattr(image, "text", {}) or {})
-    except (OSError, ValueError, SyntaxError, zlib.error, Image.DecompressionBombError) as problem:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise TooLargeError(f"image has more than {MAX_IMAGE_PX} px; send one frame") from None
+    except (OSError, ValueError, SyntaxError, zlib.error) as problem:
         raise DataError(f"not a readable image: {problem}; send PNG or JPEG") from None
     return Frame(pixels, _spacing(text), _view(text))
 

@@ -4,6 +4,7 @@ AngioloopError
 ├── ConfigError        a setting or configuration file is wrong
 ├── DataError          an input file or value cannot be used
 │   ├── MaskError      a mask, polygon or run-length code is not valid
+│   ├── TooLargeError  a request or image is larger than anything we accept
 │   └── DeidError      a frame is not proven to be de-identified
 ├── QcaError           a vessel cannot be measured
 ├── PromptError        a prompt is empty, contradictory or outside the image
@@ -46,6 +47,12 @@ class DataError(AngioloopError):
 
 class MaskError(DataError):
     """A mask, polygon or run-length code is not valid."""
+
+
+class TooLargeError(DataError):
+    """A request or image is larger than anything we accept."""
+
+    http_status = 413
 
 
 class DeidError(DataError):
