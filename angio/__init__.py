@@ -1,0 +1,1 @@
+"""The coronary domain: angiograms, vessels and what is measured on them. Knows no torch."""
