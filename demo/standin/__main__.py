@@ -1,0 +1,124 @@
+"""The command that runs the stand-in server: `python -m demo.standin`."""
+
+import logging
+import os
+import signal
+import socket
+from pathlib import Path
+
+import click
+import uvicorn
+
+from demo.standin.app import NAME, Settings, create_app
+from demo.standin.functions import KINDS, Function, function_from_yaml
+
+
+def _pair(text: str, separator: str, what: str) -> tuple[str, str]:
+    left, found, right = text.partition(separator)
+    if not found or not left or not right:
+        raise click.BadParameter(f"{text!r}: expected {what}")
+    return left, right
+
+
+def read_functions(urls: tuple[str, ...], yamls: tuple[str, ...]) -> tuple[Function, ...]:
+    """Functions from `KIND=URL` options, described by `KIND=function.yaml` where given."""
+    described = dict(_pair(text, "=", "KIND=PATH") for text in yamls)
+    found = []
+    for text in urls:
+        kind, url = _pair(text, "=", "KIND=URL")
+        if kind not in KINDS:
+            raise click.BadParameter(f"{kind!r}: expected one of {', '.join(KINDS)}")
+        if kind in described:
+            found.append(function_from_yaml(Path(described[kind]), url))
+        else:
+            notes = {"type": kind, "version": "2"}
+            if kind == "interactor":
+                notes |= {"startswith_box": "true", "startswith_box_optional": "true"}
+            found.append(Function(f"standin-{kind}", kind, url, notes, f"{kind} at {url}"))
+    return tuple(found)
+
+
+@click.command(
+    help=f"""{NAME}: an HTTP server that cvat-sdk logs into.
+
+    Example: python -m demo.standin --port 0 --data ./standin --port-file ./standin/port
+    --user expert:secret --function interactor=http://127.0.0.1:8101
+    """
+)
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=8080, show_default=True, help="0 picks a free port.")
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="Kept between runs.")
+@click.option("--port-file", type=click.Path(path_type=Path), help="The port is written here.")
+@click.option("--user", "users", multiple=True, help="NAME:PASSWORD; the first is superuser.")
+@click.option("--token", help="A personal access token of the first user.")
+@click.option("--function", "urls", multiple=True, help="KIND=URL of a running function.")
+@click.option("--function-yaml", "yamls", multiple=True, help="KIND=PATH of its function.yaml.")
+@click.option("--latency-ms", default=0.0, show_default=True, help="Added to each request.")
+@click.option("--fault-rate", default=0.0, show_default=True, help="Fraction of failed requests.")
+@click.option("--fault-seed", default=0, show_default=True)
+@click.option("--function-timeout-s", default=120.0, show_default=True)
+def main(
+    host: str,
+    port: int,
+    data: Path,
+    port_file: Path | None,
+    users: tuple[str, ...],
+    token: str | None,
+    urls: tuple[str, ...],
+    yamls: tuple[str, ...],
+    latency_ms: float,
+    fault_rate: float,
+    fault_seed: int,
+    function_timeout_s: float,
+) -> None:
+    """Serve until interrupted, then close what is open."""
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    defaults = Settings(data)
+    settings = Settings(
+        data_dir=data,
+        users=tuple(_pair(user, ":", "NAME:PASSWORD") for user in users) or defaults.users,
+        token=token,
+        functions=read_functions(urls, yamls),
+        function_timeout_s=function_timeout_s,
+        latency_ms=latency_ms,
+        fault_rate=fault_rate,
+        fault_seed=fault_seed,
+    )
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        raise click.ClickException(f"cannot listen on {host}:{port}: {error.strerror}") from None
+    listener.listen(128)
+    bound = int(listener.getsockname()[1])
+
+    def announce() -> None:
+        click.echo(f"{NAME} at http://{host}:{bound}", err=True)
+        if port_file is not None:
+            port_file.parent.mkdir(parents=True, exist_ok=True)
+            partial = port_file.with_name(f"{port_file.name}.{os.getpid()}")
+            partial.write_text(f"{bound}\n")
+            partial.replace(port_file)
+
+    def stop(*_: object) -> None:
+        raise SystemExit(0)
+
+    # uvicorn closes in order, then raises the signal again for the handler it found here.
+    signal.signal(signal.SIGTERM, stop)
+    config = uvicorn.Config(
+        create_app(settings, announce),
+        log_level="warning",
+        server_header=False,
+        headers=[("Server", "angioloop-standin")],
+        timeout_graceful_shutdown=3,
+    )
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    finally:
+        if port_file is not None:
+            port_file.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""The stand-in server put together: routes, login gate, faults, the words that say what it is."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastapi import FastAPI, Request, Response
+
+from demo.standin import (
+    accounts,
+    annotations,
+    background,
+    events,
+    frames,
+    functions,
+    issues,
+    jobs,
+    labels,
+    projects,
+    tasks,
+    uploads,
+)
+from demo.standin.faults import Faults
+from demo.standin.functions import Function
+from demo.standin.replies import RefusalError, reply
+from demo.standin.store import Store
+
+NAME = "angioloop stand-in for CVAT"
+CVAT_VERSION = "2.73.0"
+"""The CVAT version whose REST API is imitated."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How one stand-in server is set up."""
+
+    data_dir: Path
+    """Where the database and the media live; kept between runs."""
+    users: tuple[tuple[str, str], ...] = (("standin", "standin"),)
+    """User names and passwords; the first is the superuser."""
+    token: str | None = None
+    """A personal access token of the first user."""
+    functions: tuple[Function, ...] = ()
+    """Running functions calls are forwarded to."""
+    function_timeout_s: float = 120.0
+    """CVAT's default wait for a function."""
+    latency_ms: float = 0.0
+    """Delay added to each request."""
+    fault_rate: float = 0.0
+    """Fraction of requests answered with 429, 502 or 503."""
+    fault_seed: int = 0
+
+
+def create_app(settings: Settings, on_ready: Callable[[], None] | None = None) -> FastAPI:
+    """The ASGI application over the settings' data directory; `on_ready` is called at start."""
+    store = Store(settings.data_dir)
+    for i, (username, password) in enumerate(settings.users):
+        user_id = accounts.ensure_user(store, username, password, superuser=i == 0)
+        if i == 0 and settings.token is not None:
+            accounts.ensure_token(store, user_id, settings.token)
+    queue = background.Background(store)
+    secret = functions.new_secret(settings.data_dir)
+    gateway = functions.Gateway(settings.functions, settings.function_timeout_s, secret)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if on_ready is not None:
+            on_ready()
+        yield
+        queue.close()
+        gateway.close()
+        store.close()
+
+    app = FastAPI(title=NAME, version=CVAT_VERSION, lifespan=lifespan, docs_url=None)
+
+    @app.exception_handler(RefusalError)
+    async def refuse(_: Request, refusal: RefusalError) -> Response:
+        return reply(refusal.body, refusal.status)
+
+    @app.get("/api/server/about")
+    def about() -> Response:
+        return reply(
+            {
+                "name": NAME,
+                "description": "Imitates part of CVAT's REST API on one machine. It is not CVAT.",
+                "version": CVAT_VERSION,
+                "logo_url": "",
+                "subtitle": "a stand-in for demos and tests",
+            }
+        )
+
+    for router in (
+        accounts.routes(store),
+        projects.routes(store),
+        labels.routes(store),
+        tasks.routes(store),
+        uploads.routes(store, queue),
+        frames.routes(store),
+        jobs.routes(store),
+        annotations.routes(store),
+        issues.routes(store),
+        functions.routes(store, gateway),
+        events.routes(store, queue),
+        background.routes(store),
+    ):
+        app.include_router(router)
+    app.middleware("http")(accounts.gate(store))
+    if settings.latency_ms or settings.fault_rate:
+        app.add_middleware(
+            Faults,
+            latency_s=settings.latency_ms / 1000,
+            rate=settings.fault_rate,
+            seed=settings.fault_seed,
+        )
+    return app

@@ -1,0 +1,170 @@
+"""The stand-in's memory: one SQLite file and one folder of uploaded media.
+
+Knows tables and transactions; knows nothing of HTTP or of what the records mean.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+"""One JSON document or table row of a foreign API: its fields are CVAT's, not ours."""
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS users (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, username TEXT UNIQUE NOT NULL, password TEXT NOT NULL,
+  email TEXT NOT NULL DEFAULT '', is_superuser INTEGER NOT NULL DEFAULT 0, joined TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS tokens (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, digest TEXT UNIQUE NOT NULL, name TEXT NOT NULL,
+  user_id INTEGER NOT NULL REFERENCES users ON DELETE CASCADE, created TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS sessions (
+  id TEXT PRIMARY KEY, user_id INTEGER NOT NULL REFERENCES users ON DELETE CASCADE,
+  csrf TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS projects (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, bug_tracker TEXT NOT NULL DEFAULT '',
+  owner_id INTEGER, assignee_id INTEGER, created TEXT NOT NULL, updated TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS tasks (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  project_id INTEGER REFERENCES projects ON DELETE CASCADE,
+  name TEXT NOT NULL, bug_tracker TEXT NOT NULL DEFAULT '', subset TEXT NOT NULL DEFAULT '',
+  owner_id INTEGER, assignee_id INTEGER, segment_size INTEGER NOT NULL DEFAULT 0,
+  overlap INTEGER NOT NULL DEFAULT 0, size INTEGER NOT NULL DEFAULT 0, image_quality INTEGER,
+  chunk_size INTEGER, deleted_frames TEXT NOT NULL DEFAULT '[]',
+  created TEXT NOT NULL, updated TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS labels (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  project_id INTEGER REFERENCES projects ON DELETE CASCADE,
+  task_id INTEGER REFERENCES tasks ON DELETE CASCADE,
+  name TEXT NOT NULL, color TEXT NOT NULL, type TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS attributes (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  label_id INTEGER NOT NULL REFERENCES labels ON DELETE CASCADE,
+  name TEXT NOT NULL, mutable INTEGER NOT NULL, input_type TEXT NOT NULL,
+  default_value TEXT NOT NULL, choices TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS uploads (
+  task_id INTEGER NOT NULL REFERENCES tasks ON DELETE CASCADE, filename TEXT NOT NULL,
+  UNIQUE (task_id, filename));
+CREATE TABLE IF NOT EXISTS frames (
+  task_id INTEGER NOT NULL REFERENCES tasks ON DELETE CASCADE, frame INTEGER NOT NULL,
+  name TEXT NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL,
+  PRIMARY KEY (task_id, frame));
+CREATE TABLE IF NOT EXISTS jobs (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  task_id INTEGER NOT NULL REFERENCES tasks ON DELETE CASCADE,
+  start_frame INTEGER NOT NULL, stop_frame INTEGER NOT NULL, assignee_id INTEGER,
+  stage TEXT NOT NULL DEFAULT 'annotation', state TEXT NOT NULL DEFAULT 'new',
+  created TEXT NOT NULL, updated TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS tags (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, job_id INTEGER NOT NULL REFERENCES jobs ON DELETE CASCADE,
+  label_id INTEGER NOT NULL REFERENCES labels ON DELETE CASCADE, frame INTEGER NOT NULL,
+  body TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS shapes (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, job_id INTEGER NOT NULL REFERENCES jobs ON DELETE CASCADE,
+  label_id INTEGER NOT NULL REFERENCES labels ON DELETE CASCADE, frame INTEGER NOT NULL,
+  body TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS tracks (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, job_id INTEGER NOT NULL REFERENCES jobs ON DELETE CASCADE,
+  label_id INTEGER NOT NULL REFERENCES labels ON DELETE CASCADE, frame INTEGER NOT NULL,
+  body TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS issues (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, job_id INTEGER NOT NULL REFERENCES jobs ON DELETE CASCADE,
+  frame INTEGER NOT NULL, position TEXT NOT NULL, owner_id INTEGER, assignee_id INTEGER,
+  resolved INTEGER NOT NULL DEFAULT 0, created TEXT NOT NULL, updated TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS comments (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  issue_id INTEGER NOT NULL REFERENCES issues ON DELETE CASCADE, owner_id INTEGER,
+  message TEXT NOT NULL, created TEXT NOT NULL, updated TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS requests (
+  id TEXT PRIMARY KEY, status TEXT NOT NULL, message TEXT NOT NULL DEFAULT '',
+  operation TEXT NOT NULL, owner_id INTEGER, created TEXT NOT NULL, started TEXT, finished TEXT,
+  result_file TEXT, result_id INTEGER);
+CREATE TABLE IF NOT EXISTS events (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, scope TEXT NOT NULL, timestamp TEXT NOT NULL,
+  source TEXT NOT NULL DEFAULT '', duration INTEGER, count INTEGER, project_id INTEGER,
+  task_id INTEGER, job_id INTEGER, user_id INTEGER, user_name TEXT NOT NULL DEFAULT '',
+  payload TEXT NOT NULL DEFAULT '');
+CREATE INDEX IF NOT EXISTS shapes_of_job ON shapes (job_id);
+CREATE INDEX IF NOT EXISTS tags_of_job ON tags (job_id);
+CREATE INDEX IF NOT EXISTS jobs_of_task ON jobs (task_id);
+CREATE INDEX IF NOT EXISTS tasks_of_project ON tasks (project_id);
+CREATE INDEX IF NOT EXISTS labels_of_project ON labels (project_id);
+CREATE INDEX IF NOT EXISTS attributes_of_label ON attributes (label_id);
+"""
+
+
+def now() -> str:
+    """The present in UTC, as CVAT writes it."""
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+class Store:
+    """One SQLite connection shared by the server's threads, and the folder of media."""
+
+    def __init__(self, data_dir: Path) -> None:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        self.data_dir = data_dir
+        self._lock = threading.RLock()
+        self._db = sqlite3.connect(
+            data_dir / "standin.sqlite", check_same_thread=False, isolation_level=None
+        )
+        self._db.row_factory = sqlite3.Row
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.execute("PRAGMA foreign_keys = ON")
+        self._db.executescript(SCHEMA)
+
+    def close(self) -> None:
+        """Close the database; the files stay."""
+        with self._lock:
+            self._db.close()
+
+    def rows(self, sql: str, *values: object) -> list[Record]:
+        """All rows of a query."""
+        with self._lock:
+            return [dict(row) for row in self._db.execute(sql, values)]
+
+    def row(self, sql: str, *values: object) -> Record | None:
+        """The first row of a query, or None."""
+        with self._lock:
+            found = self._db.execute(sql, values).fetchone()
+        return None if found is None else dict(found)
+
+    def count(self, sql: str, *values: object) -> int:
+        """The integer a counting query answers."""
+        with self._lock:
+            return int(self._db.execute(sql, values).fetchone()[0])
+
+    def run(self, sql: str, *values: object) -> int:
+        """Run one statement; the id of the row it inserted, if any."""
+        with self._lock:
+            return int(self._db.execute(sql, values).lastrowid or 0)
+
+    def run_many(self, sql: str, values: Iterable[tuple[object, ...]]) -> None:
+        """Run one statement for many rows."""
+        with self._lock:
+            self._db.executemany(sql, values)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All statements inside are kept, or none."""
+        with self._lock:
+            if self._db.in_transaction:
+                yield
+                return
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    def media_dir(self, task_id: int) -> Path:
+        """The folder that holds a task's original files."""
+        folder = self.data_dir / "media" / str(task_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
