@@ -21,20 +21,24 @@ def _pair(text: str, separator: str, what: str) -> tuple[str, str]:
 
 
 def read_functions(urls: tuple[str, ...], yamls: tuple[str, ...]) -> tuple[Function, ...]:
-    """Functions from `KIND=URL` options, described by `KIND=function.yaml` where given."""
-    described = dict(_pair(text, "=", "KIND=PATH") for text in yamls)
+    """Functions from `NAME=URL` options, described by `NAME=function.yaml` where given.
+
+    Without a yaml the kind is the word (interactor, detector, tracker) the name ends in.
+    """
+    described = dict(_pair(text, "=", "NAME=PATH") for text in yamls)
     found = []
     for text in urls:
-        kind, url = _pair(text, "=", "KIND=URL")
-        if kind not in KINDS:
-            raise click.BadParameter(f"{kind!r}: expected one of {', '.join(KINDS)}")
-        if kind in described:
-            found.append(function_from_yaml(Path(described[kind]), url))
-        else:
-            notes = {"type": kind, "version": "2"}
-            if kind == "interactor":
-                notes |= {"startswith_box": "true", "startswith_box_optional": "true"}
-            found.append(Function(f"standin-{kind}", kind, url, notes, f"{kind} at {url}"))
+        name, url = _pair(text, "=", "NAME=URL")
+        if name in described:
+            found.append(function_from_yaml(Path(described[name]), url))
+            continue
+        kind = next((kind for kind in KINDS if name.endswith(kind)), None)
+        if kind is None:
+            raise click.BadParameter(f"{name!r}: expected a name that ends in {', '.join(KINDS)}")
+        notes = {"type": kind, "version": "2"}
+        if kind == "interactor":
+            notes |= {"startswith_box": "true", "startswith_box_optional": "true"}
+        found.append(Function(name, kind, url, notes, f"{kind} at {url}"))
     return tuple(found)
 
 
@@ -50,9 +54,13 @@ def read_functions(urls: tuple[str, ...], yamls: tuple[str, ...]) -> tuple[Funct
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Kept between runs.")
 @click.option("--port-file", type=click.Path(path_type=Path), help="The port is written here.")
 @click.option("--user", "users", multiple=True, help="NAME:PASSWORD; the first is superuser.")
-@click.option("--token", help="A personal access token of the first user.")
-@click.option("--function", "urls", multiple=True, help="KIND=URL of a running function.")
-@click.option("--function-yaml", "yamls", multiple=True, help="KIND=PATH of its function.yaml.")
+@click.option(
+    "--token",
+    envvar="ANGIOLOOP_STANDIN_TOKEN",
+    help="A personal access token of the first user; else $ANGIOLOOP_STANDIN_TOKEN.",
+)
+@click.option("--function", "urls", multiple=True, help="NAME=URL of a running function.")
+@click.option("--function-yaml", "yamls", multiple=True, help="NAME=PATH of its function.yaml.")
 @click.option("--latency-ms", default=0.0, show_default=True, help="Added to each request.")
 @click.option("--fault-rate", default=0.0, show_default=True, help="Fraction of failed requests.")
 @click.option("--fault-seed", default=0, show_default=True)
