@@ -1,0 +1,340 @@
+"""The one training loop: AdamW, warm-up and cosine, checkpoints that resume to the same weights.
+
+A batch is a pure function of the step number, and so is all randomness of a step; a checkpoint
+therefore needs no sampler or generator state beyond the step. Knows nothing of models or data.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+import torch.distributed
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+
+from casebook.documents import write_bytes
+from casebook.errors import ConfigError, TrainingError
+
+B = TypeVar("B")
+
+
+class LoraConfig(BaseModel):
+    """Which weights get a low-rank update, and how large it is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rank: int = Field(16, gt=0)
+    alpha: int = Field(32, gt=0)
+    dropout: float = Field(0.05, ge=0, lt=1)
+    targets: tuple[str, ...] = ("vit", "mask_decoder", "detector")
+    """Groups of layers, see `segmenter/adapter.py`."""
+    whole: tuple[str, ...] = ()
+    """Groups of small modules that are trained whole beside the low-rank updates."""
+
+
+class TrainConfig(BaseModel):
+    """How one training runs; the same values and data give the same weights on a CPU."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: float = Field(20, gt=0)
+    """Passes over the data …"""
+    steps: int | None = Field(None, gt=0)
+    """… or, given, exactly this many steps …"""
+    minutes: float | None = Field(None, gt=0)
+    """… or until this much time has passed; the schedule then follows the clock."""
+    lr: float = Field(1e-4, gt=0)
+    lr_floor: float = Field(0.02, ge=0, le=1)
+    """The share of `lr` left at the end."""
+    batch: int = Field(8, gt=0)
+    warmup: float = Field(0.05, ge=0, lt=1)
+    """Share of the training during which the learning rate rises."""
+    weight_decay: float = Field(0.01, ge=0)
+    clip: float = Field(1.0, gt=0)
+    """Largest gradient norm."""
+    ema: float = Field(0.0, ge=0, lt=1)
+    """Decay of the running average of weights that is kept in the end; 0 keeps the last ones."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    seed: int = 0
+    log_every: int = Field(10, gt=0)
+    checkpoint_every: int = Field(200, gt=0)
+    concept_every: int = Field(4, ge=0)
+    """Every n-th step trains the concept path; 0 never."""
+    centreline: float = Field(0.0, ge=0)
+    """Weight of the clDice term of the mask loss."""
+    lora: LoraConfig = LoraConfig()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a training stands."""
+
+    step: int
+    steps: int | None
+    """None when the clock decides."""
+    fraction: float
+    seconds: float
+    figures: Mapping[str, float]
+    """Averages since the last report."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """How a training ended."""
+
+    steps: int
+    seconds: float
+    figures: Mapping[str, float]
+    resumed_from: int
+    """Step of the checkpoint the run started from; 0 for a fresh one."""
+
+
+@dataclass
+class _State:
+    step: int = 0
+    seconds: float = 0.0
+    ema: dict[str, Tensor] = field(default_factory=dict)
+
+
+def fit(
+    module: nn.Module,
+    loss: Callable[[B, torch.Generator], Mapping[str, Tensor]],
+    batches: Callable[[int], B],
+    config: TrainConfig,
+    *,
+    steps: int | None,
+    directory: Path,
+    progress: Callable[[Progress], None] | None = None,
+    on_checkpoint: Callable[[Mapping[str, Tensor], Progress], None] | None = None,
+) -> FitResult:
+    """Train the parameters of a module that require a gradient; resumes what the directory holds.
+
+    Args:
+        loss: Gives "loss" to minimise and any other figures to report.
+        batches: The batch of a step; must not depend on anything else.
+        steps: Steps in all; None when `config.minutes` decides.
+        directory: For checkpoints and curves.
+        on_checkpoint: Called with the weights as they would be kept.
+
+    Raises:
+        TrainingError: the loss is not finite; the last good weights are in the last checkpoint.
+        ConfigError: the directory holds a run with other settings.
+    """
+    if steps is None and config.minutes is None:
+        raise ConfigError("neither steps nor minutes say how long to train; set one")
+    named = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    if not named:
+        raise TrainingError("nothing to train: no parameter requires a gradient; check the targets")
+    optimizer = torch.optim.AdamW(_groups(named, config), lr=config.lr, betas=(0.9, 0.98))
+    state = _resume(directory, named, optimizer, config)
+    resumed_from = state.step
+    if config.ema and not state.ema:
+        state.ema = {name: p.detach().clone() for name, p in named.items()}
+    rank, world = _place()
+    writer = SummaryWriter(str(directory / "curves"), purge_step=state.step) if rank == 0 else None
+    sums: dict[str, float] = {}
+    counted = 0
+    figures: dict[str, float] = {}
+    before, started = state.seconds, time.monotonic()
+
+    def report() -> Progress:
+        return Progress(
+            state.step, steps, min(1.0, _fraction(state, steps, config)), state.seconds, figures
+        )
+
+    try:
+        while _fraction(state, steps, config) < 1.0:
+            lr = _lr(_fraction(state, steps, config), config)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            seed = (config.seed * 1_000_003 + state.step * world + rank) % 2**63
+            torch.manual_seed(seed)
+            generator = torch.Generator().manual_seed(seed)
+            batch = batches(state.step * world + rank)
+            with torch.autocast(
+                _device_type(named), torch.bfloat16, enabled=config.precision == "bfloat16"
+            ):
+                terms = loss(batch, generator)
+            optimizer.zero_grad(set_to_none=True)
+            terms["loss"].backward()  # type: ignore[no-untyped-call]
+            _average_gradients(named, world)
+            norm = nn.utils.clip_grad_norm_(named.values(), config.clip)
+            if not (torch.isfinite(terms["loss"]).item() and torch.isfinite(norm).item()):
+                _save(directory, named, optimizer, state, config)
+                raise TrainingError(
+                    f"step {state.step}: the loss or its gradient is not finite; the weights before"
+                    f" it are in {directory}. Lower lr ({config.lr:g}) or clip ({config.clip:g})."
+                )
+            optimizer.step()
+            state.step += 1
+            state.seconds = before + time.monotonic() - started
+            for name, average in state.ema.items():
+                # A short memory at first, so that the random start is forgotten.
+                decay = min(config.ema, (1 + state.step) / (10 + state.step))
+                average.lerp_(named[name].detach(), 1 - decay)
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + float(value.detach())
+                sums[f"n:{name}"] = sums.get(f"n:{name}", 0.0) + 1
+            counted += 1
+            is_last = _fraction(state, steps, config) >= 1.0
+            if counted >= config.log_every or is_last:
+                figures = {
+                    name: total / sums[f"n:{name}"]
+                    for name, total in sums.items()
+                    if not name.startswith("n:")
+                }
+                figures["lr"] = lr
+                sums, counted = {}, 0
+                if writer is not None:
+                    for name, value in figures.items():
+                        writer.add_scalar(name, value, state.step)
+                if progress is not None:
+                    progress(report())
+            if state.step % config.checkpoint_every == 0 or is_last:
+                if rank == 0:
+                    _save(directory, named, optimizer, state, config)
+                if on_checkpoint is not None and not is_last:
+                    on_checkpoint(state.ema or _detached(named), report())
+    finally:
+        if writer is not None:
+            writer.close()
+    with torch.no_grad():
+        for name, average in state.ema.items():
+            named[name].copy_(average)
+    if on_checkpoint is not None:
+        on_checkpoint(_detached(named), report())
+    return FitResult(state.step, state.seconds, figures, resumed_from)
+
+
+def _detached(named: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    return {name: p.detach() for name, p in named.items()}
+
+
+def _groups(named: Mapping[str, nn.Parameter], config: TrainConfig) -> list[dict[str, Any]]:
+    """Matrices decay; biases, norms and single vectors do not."""
+    decayed = [p for p in named.values() if p.ndim > 1]
+    others = [p for p in named.values() if p.ndim <= 1]
+    return [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+
+
+def _fraction(state: _State, steps: int | None, config: TrainConfig) -> float:
+    """How much of the training is done, 0 to 1."""
+    if steps is not None:
+        return state.step / steps
+    return state.seconds / (60.0 * (config.minutes or 1.0))
+
+
+def _lr(fraction: float, config: TrainConfig) -> float:
+    if fraction < config.warmup:
+        return config.lr * max(fraction / config.warmup, 1e-3)
+    along = (fraction - config.warmup) / (1 - config.warmup)
+    floor = config.lr_floor
+    return config.lr * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, along))))
+
+
+def _place() -> tuple[int, int]:
+    """This process's rank and the number of processes."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+def _average_gradients(named: Mapping[str, nn.Parameter], world: int) -> None:
+    """Every process ends with the mean gradient, also of parameters some did not use."""
+    if world == 1:
+        return
+    for parameter in named.values():
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        torch.distributed.all_reduce(parameter.grad)
+        parameter.grad /= world
+
+
+def _device_type(named: Mapping[str, nn.Parameter]) -> str:
+    return next(iter(named.values())).device.type
+
+
+def _fingerprint(config: TrainConfig) -> str:
+    """The settings that decide the weights."""
+    return json.dumps(config.model_dump(exclude={"log_every", "checkpoint_every"}), sort_keys=True)
+
+
+def _checkpoints(directory: Path) -> list[Path]:
+    return sorted(directory.glob("step-*.safetensors"))
+
+
+def _save(
+    directory: Path,
+    named: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    state: _State,
+    config: TrainConfig,
+) -> None:
+    """Write one checkpoint atomically and drop all but the last two."""
+    tensors = {f"weight.{name}": p.detach().cpu().contiguous() for name, p in named.items()}
+    tensors |= {f"ema.{name}": average.cpu().contiguous() for name, average in state.ema.items()}
+    for name, parameter in named.items():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value).cpu().contiguous()
+    metadata = {
+        "step": str(state.step),
+        "seconds": repr(state.seconds),
+        "config": _fingerprint(config),
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"step-{state.step:08d}.safetensors"
+    write_bytes(path, save(tensors, metadata))
+    for old in _checkpoints(directory)[:-2]:
+        old.unlink()
+
+
+def _resume(
+    directory: Path,
+    named: Mapping[str, nn.Parameter],
+    optimizer: torch.optim.Optimizer,
+    config: TrainConfig,
+) -> _State:
+    found = _checkpoints(directory)
+    if not found:
+        return _State()
+    with safe_open(found[-1], framework="pt") as stored:
+        metadata = stored.metadata()
+        tensors: dict[str, Tensor] = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
+    if metadata["config"] != _fingerprint(config):
+        raise ConfigError(
+            f"{directory}: holds a training with other settings; give another directory or remove it"
+        )
+    missing = [name for name in named if f"weight.{name}" not in tensors]
+    if missing:
+        raise ConfigError(f"{found[-1]}: lacks {missing[0]}; it belongs to another model, remove it")
+    with torch.no_grad():
+        for name, parameter in named.items():
+            parameter.copy_(tensors[f"weight.{name}"])
+    for name, parameter in named.items():
+        kept = dict(_parts(tensors, name))
+        if kept:
+            optimizer.state[parameter] = {
+                key: value if key == "step" else value.to(parameter.device)
+                for key, value in kept.items()
+            }
+    ema = {name: tensors[f"ema.{name}"].clone() for name in named if f"ema.{name}" in tensors}
+    return _State(int(metadata["step"]), float(metadata["seconds"]), ema)
+
+
+def _parts(tensors: Mapping[str, Tensor], name: str) -> Iterator[tuple[str, Tensor]]:
+    """The optimizer's values of one parameter, by their own name."""
+    for key in ("step", "exp_avg", "exp_avg_sq"):
+        value = tensors.get(f"optimizer.{key}.{name}")
+        if value is not None:
+            yield key, value.clone()
