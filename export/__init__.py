@@ -1,0 +1,1 @@
+"""The student: distilled from the promoted teacher, exported to ONNX, run without torch."""
