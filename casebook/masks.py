@@ -101,7 +101,7 @@ def to_cvat(bitmap: Bool[np.ndarray, "h w"]) -> list[int]:
     return [*(int(count) for count in _runs(crop)), x1, y1, x2, y2]
 
 
-def _corners(points: Sequence[float], hw: tuple[int, int]) -> tuple[int, int, int, int]:
+def _corners(points: Sequence[float | int], hw: tuple[int, int]) -> tuple[int, int, int, int]:
     corners = [float(value) for value in points[-4:]]
     if any(value != int(value) for value in corners):
         raise MaskError(f"mask box {corners} has fractions; expected whole pixels")
@@ -112,7 +112,7 @@ def _corners(points: Sequence[float], hw: tuple[int, int]) -> tuple[int, int, in
     return x1, y1, x2, y2
 
 
-def from_cvat(points: Sequence[float], hw: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+def from_cvat(points: Sequence[float | int], hw: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
     """The bitmap of a CVAT mask shape's `points`, checked: the server checks nothing.
 
     Raises:
@@ -140,7 +140,7 @@ def to_detector(bitmap: Bool[np.ndarray, "h w"]) -> list[int]:
     return [*crop.tolist(), x1, y1, x2, y2]
 
 
-def from_detector(points: Sequence[float], hw: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+def from_detector(points: Sequence[float | int], hw: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
     """The bitmap of a detector function's `mask`.
 
     Raises:

@@ -134,6 +134,7 @@ class Prediction:
     """0 certain to 1 undecided."""
 
 
+@runtime_checkable
 class Embedding(Protocol):
     """What a model keeps of a frame between prompts; opaque to everyone else."""
 

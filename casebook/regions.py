@@ -14,7 +14,7 @@ _EIGHT = np.ones((3, 3), dtype=bool)
 
 
 def keep_main(
-    bitmap: Bool[np.ndarray, "h w"], inside_xy: Sequence[tuple[float, float]] = ()
+    bitmap: Bool[np.ndarray, "h w"], inside_xy: Sequence[tuple[float | int, float | int]] = ()
 ) -> Bool[np.ndarray, "h w"]:
     """The regions that hold a click, else the largest one.
 

@@ -9,7 +9,7 @@ import base64
 import binascii
 import json
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 from jaxtyping import Bool
@@ -126,7 +126,7 @@ class TrackedShape(Document):
     """x1, y1, x2, y2 of a rectangle, or the run lengths and box of a mask."""
 
     @model_validator(mode="after")
-    def _complete(self) -> Self:
+    def _complete(self) -> "TrackedShape":
         if self.type == "rectangle" and len(self.points) != 4:
             raise ValueError(f"rectangle has {len(self.points)} numbers; expected x1, y1, x2, y2")
         return self
@@ -148,7 +148,7 @@ class TrackerRequest(Document):
     )
 
     @model_validator(mode="after")
-    def _paired(self) -> Self:
+    def _paired(self) -> "TrackerRequest":
         if not self.pairs:
             raise ValueError("neither a shape nor a state; send one of them")
         if any(shape is None and state is None for shape, state in self.pairs):
