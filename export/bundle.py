@@ -1,0 +1,165 @@
+"""A released student: three ONNX graphs and the manifest that says how to run them.
+
+Written so that a program in another language could run it. Knows no torch and no ONNX runtime.
+"""
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from casebook.documents import Document, read_document, sha256_of_file
+from casebook.errors import DataError, ModelError, StateError
+from casebook.labels import LabelSet
+from casebook.registry import ModelCard
+
+ENCODER, DECODER, AUTOMATIC = "encoder.onnx", "decoder.onnx", "automatic.onnx"
+MANIFEST = "manifest.json"
+SCHEMA = 1
+NORMALISATION = (
+    "grey values 0 to 255 as float32; mean and deviation are removed inside the encoder's graph"
+)
+PROMPTS = (
+    "points in px of the square, x before y, a pixel's centre has whole coordinates; labels: 1 inside, "
+    "0 outside, 2 and 3 first and last corner of the box, -1 nothing; previous: logits of the last "
+    "answer, zero when there is none"
+)
+
+
+class TensorSpec(Document):
+    """One input or output of a graph."""
+
+    name: str
+    dtype: Literal["float32", "int64"]
+    axes: tuple[str, ...]
+    """`b` batch, `n` points, `s` px of the square, `k` maps; others are fixed numbers."""
+    meaning: str
+
+
+class GraphSpec(Document):
+    """One ONNX file."""
+
+    file: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class WindowRule(Document):
+    """How the square around a prompt is chosen, in px of the image."""
+
+    box_margin: float = Field(gt=0)
+    smallest_px: int = Field(gt=0)
+    click_px: int = Field(gt=0)
+    step_px: int = Field(gt=0)
+
+
+class AutomaticMap(Document):
+    """One map of the automatic head."""
+
+    label: str
+    role: Literal["tree", "lesion"]
+    threshold: float = 0.0
+    """Logit above which a pixel belongs to the mask."""
+
+
+class Gates(Document):
+    """What was measured before the release, beside what was asked."""
+
+    max_abs: float
+    """Largest difference of a logit between torch and ONNX runtime …"""
+    max_abs_allowed: float
+    mask_iou: float
+    """… and the smallest overlap of their masks."""
+    mask_iou_required: float
+    parity_prompts: int = Field(ge=0)
+    iou_student: float | None = None
+    """Mean IoU by box prompt on the frozen validation cases."""
+    iou_teacher: float | None = None
+    iou_ratio: float | None = None
+    iou_ratio_required: float
+    cldice_student: float | None = None
+    cldice_teacher: float | None = None
+    cldice_ratio: float | None = None
+    cases: int = Field(default=0, ge=0)
+    n_params: int = Field(ge=0)
+    teacher_n_params: int = Field(default=0, ge=0)
+
+    def failures(self) -> tuple[str, ...]:
+        """What is outside, in words; empty when everything holds."""
+        found = []
+        if not self.max_abs <= self.max_abs_allowed:
+            found.append(f"logits differ by {self.max_abs:.2g}; at most {self.max_abs_allowed:g}")
+        if not self.mask_iou >= self.mask_iou_required:
+            found.append(f"masks overlap by {self.mask_iou:.4f}; {self.mask_iou_required:g} needed")
+        if self.iou_ratio is None:
+            found.append("no annotated validation case to compare student and teacher on")
+        elif not self.iou_ratio >= self.iou_ratio_required:
+            found.append(
+                f"the student has {self.iou_ratio:.3f} of the teacher's IoU; "
+                f"{self.iou_ratio_required:g} needed"
+            )
+        return tuple(found)
+
+
+class Bundle(Document):
+    """The manifest."""
+
+    schema_: Literal[1] = Field(default=1, alias="schema", serialization_alias="schema")
+    version: str
+    created: datetime
+    opset: int
+    graphs: tuple[GraphSpec, ...]
+    side_px: int = Field(gt=0)
+    """Side of the square a prompt is answered in."""
+    whole_px: int = Field(gt=0)
+    """Side of the square a whole image is read in, its longer side fitted, the rest repeated edge."""
+    window: WindowRule
+    normalisation: str = NORMALISATION
+    prompts: str = PROMPTS
+    threshold: float = 0.0
+    """Logit above which a pixel belongs to a prompted mask."""
+    labels: LabelSet
+    maps: tuple[AutomaticMap, ...]
+    """The automatic head's maps, in order."""
+    card: ModelCard
+    gates: Gates
+    files: dict[str, str]
+    """SHA-256 of every file beside the manifest."""
+    licence: str
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """The manifest of a bundle, after every file was found whole.
+
+    Raises:
+        ModelError: no bundle, damaged, or written by a newer version.
+    """
+    path = folder / MANIFEST
+    try:
+        schema = json.loads(path.read_bytes()).get("schema")
+    except FileNotFoundError:
+        raise ModelError(f"{folder}: no {MANIFEST}; give the folder of a released bundle") from None
+    except (OSError, ValueError, AttributeError):
+        raise ModelError(f"{path}: not a bundle's manifest; copy the bundle again") from None
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise ModelError(
+            f"{path}: schema {schema}, this program reads up to {SCHEMA}; install a newer angioloop"
+        )
+    try:
+        bundle = read_document(path, Bundle)
+    except (DataError, StateError) as problem:
+        raise ModelError(str(problem)) from None
+    for name, digest in bundle.files.items():
+        file = folder / name
+        if Path(name).name != name:
+            raise ModelError(f"{path}: file name {name!r} leaves the bundle; copy the bundle again")
+        if not file.is_file():
+            raise ModelError(f"{folder}: {name} is missing; copy the bundle again")
+        if sha256_of_file(file) != digest:
+            raise ModelError(f"{folder}: {name} is damaged (hash differs); copy the bundle again")
+    missing = {ENCODER, DECODER, AUTOMATIC} - set(bundle.files)
+    if missing:
+        raise ModelError(f"{path}: lists no {sorted(missing)[0]}; copy the bundle again")
+    return bundle
