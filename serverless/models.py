@@ -1,0 +1,104 @@
+"""Which models the functions serve, and how each is loaded.
+
+`teacher`: the promoted adapter over its base, or the bare tiny base before the first promotion.
+`student`: the released ONNX bundle, which needs no torch. The environment says which and where:
+ANGIOLOOP_HOME (the workspace), ANGIOLOOP_CONF (the configuration), ANGIOLOOP_MODEL (see above).
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from casebook.config import read_config
+from casebook.documents import Document
+from casebook.errors import ConfigError, ModelError
+from casebook.handler import Handler, Kind, ServeConfig
+from casebook.home import Home
+from casebook.labels import LabelSet, read_labels
+from casebook.registry import Registry
+from casebook.tracks import TrackStore
+from serverless.door import Function, Logger
+from serverless.live import LiveModel, Tell
+
+
+class ServingConfig(Document):
+    """conf/serving.yaml."""
+
+    labels: str = "labels/coronary.yaml"
+    """Label set the detector looks for, beside this file."""
+    answers: ServeConfig = ServeConfig()
+
+
+def read_serving(conf: Path) -> tuple[ServingConfig, LabelSet]:
+    """The configuration of the functions and its labels.
+
+    Raises:
+        ConfigError: a file is missing or has wrong values.
+    """
+    config = read_config(conf / "serving.yaml", ServingConfig)
+    return config, read_labels(conf / config.labels)
+
+
+def live_model(tell: Tell) -> LiveModel:
+    """The model in use, as the environment says.
+
+    Raises:
+        ConfigError: a setting is wrong.
+    """
+    home = Home.resolve()
+    config, labels = read_serving(Path(os.environ.get("ANGIOLOOP_CONF") or "conf"))
+    kind = os.environ.get("ANGIOLOOP_MODEL") or "teacher"
+    sources = {"teacher": _teachers, "student": _students}
+    if kind not in sources:
+        raise ConfigError(f"ANGIOLOOP_MODEL is {kind!r}; expected teacher or student")
+    pointer, load = sources[kind](home, config.answers, labels)
+    return LiveModel(pointer, load, tell)
+
+
+def open_function(kind: Kind, logger: Logger) -> Function:
+    """The function of a kind, with the model in use loaded.
+
+    Raises:
+        ConfigError: a setting is wrong; the function does not start.
+    """
+
+    def tell(message: str, fields: dict[str, str]) -> None:
+        logger.info_with(message, **fields)
+
+    return Function(kind, live_model(tell))
+
+
+Source = tuple[Callable[[], str | None], Callable[[str | None], Handler]]
+
+
+def _teachers(home: Home, answers: ServeConfig, labels: LabelSet) -> Source:
+    registry, tracks = Registry(home), TrackStore()
+
+    def load(model_id: str | None) -> Handler:
+        from segmenter.teacher import load_teacher  # torch stays out of the student's image
+
+        if model_id is not None:
+            registry.verify(model_id)
+        teacher = load_teacher(home.models, model_id)
+        return Handler(
+            teacher,
+            labels,
+            config=answers,
+            tracks=tracks,
+        )
+
+    return registry.promoted, load
+
+
+def _students(home: Home, answers: ServeConfig, labels: LabelSet) -> Source:
+    registry = Registry(home)
+
+    def load(version: str | None) -> Handler:
+        from export.runtime import load_bundle  # onnxruntime stays out of the teacher's image
+
+        if version is None:
+            raise ModelError(f"no student is released in {home.models}; run `make distil` first")
+        student = load_bundle(home.models / "released" / version)
+        return Handler(student, labels, config=answers)
+
+    return registry.released, load
