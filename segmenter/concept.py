@@ -39,7 +39,7 @@ class ConceptQuery:
 def _focal_without_triton(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """The focal loss with its fused kernel turned off: it needs triton and a GPU."""
 
-    def focal(*args: Any, **kwargs: Any) -> Tensor:  # noqa: ANN401 - passed through
+    def focal(*args: Any, **kwargs: Any) -> Tensor:
         return original(*args, **{**kwargs, "triton": False})
 
     return focal
@@ -49,7 +49,7 @@ if not torch.cuda.is_available():
     _losses.sigmoid_focal_loss = _focal_without_triton(_losses.sigmoid_focal_loss)
 
 
-def detection_loss(queries: int) -> Any:  # noqa: ANN401 - sam3 is untyped
+def detection_loss(queries: int) -> Any:
     """sam3's matcher and losses with its own weights.
 
     Args:
@@ -60,7 +60,13 @@ def detection_loss(queries: int) -> Any:  # noqa: ANN401 - sam3 is untyped
     return _modules["sam3.train.loss.sam3_loss"].Sam3LossWrapper(
         normalization="local",
         matcher=_matcher.BinaryHungarianMatcherV2(
-            focal=True, cost_class=2.0, cost_bbox=5.0, cost_giou=2.0, alpha=0.25, gamma=2, stable=False
+            focal=True,
+            cost_class=2.0,
+            cost_bbox=5.0,
+            cost_giou=2.0,
+            alpha=0.25,
+            gamma=2,
+            stable=False,
         ),
         o2m_matcher=_matcher.BinaryOneToManyMatcher(alpha=0.3, threshold=0.4, topk=4),
         o2m_weight=2.0,
@@ -96,7 +102,7 @@ def _centre_boxes(instances: Bool[Tensor, "n s s"]) -> Float[Tensor, "n 4"]:
     return boxes / side
 
 
-def targets_of(queries: Sequence[ConceptQuery]) -> Any:  # noqa: ANN401 - sam3's BatchedFindTarget
+def targets_of(queries: Sequence[ConceptQuery]) -> Any:
     """The truth of the queries in the layout sam3's losses read."""
     counts = [len(query.instances) for query in queries]
     segments = torch.cat([query.instances for query in queries])
@@ -124,7 +130,7 @@ def targets_of(queries: Sequence[ConceptQuery]) -> Any:  # noqa: ANN401 - sam3's
 
 def concept_loss(
     model: Sam3,
-    criterion: Any,  # noqa: ANN401 - what detection_loss returned
+    criterion: Any,
     pixels: Float[Tensor, "i 3 s s"],
     queries: Sequence[ConceptQuery],
 ) -> dict[str, Tensor]:
@@ -134,6 +140,8 @@ def concept_loss(
     image_index: Int[Tensor, " q"] = torch.tensor([query.image_index for query in queries])
     vision = model.concept_features(model.trunk(pixels))
     target = targets_of(queries)
-    out = model.ground(vision, model.text_features(concepts), image_index, text_index, target=target)
+    out = model.ground(
+        vision, model.text_features(concepts), image_index, text_index, target=target
+    )
     losses: dict[str, Tensor] = criterion.compute_loss(out, model.image.back_convert(target))
     return {"loss": losses["core_loss"]}

@@ -164,7 +164,7 @@ def fit(
             ):
                 terms = loss(batch, generator)
             optimizer.zero_grad(set_to_none=True)
-            terms["loss"].backward()  # type: ignore[no-untyped-call]
+            terms["loss"].backward()
             _average_gradients(named, world)
             norm = nn.utils.clip_grad_norm_(named.values(), config.clip)
             if not (torch.isfinite(terms["loss"]).item() and torch.isfinite(norm).item()):
@@ -194,8 +194,8 @@ def fit(
                 figures["lr"] = lr
                 sums, counted = {}, 0
                 if writer is not None:
-                    for name, value in figures.items():
-                        writer.add_scalar(name, value, state.step)
+                    for name, figure in figures.items():
+                        writer.add_scalar(name, figure, state.step)
                 if progress is not None:
                     progress(report())
             if state.step % config.checkpoint_every == 0 or is_last:
@@ -313,11 +313,13 @@ def _resume(
         tensors: dict[str, Tensor] = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
     if metadata["config"] != _fingerprint(config):
         raise ConfigError(
-            f"{directory}: holds a training with other settings; give another directory or remove it"
+            f"{directory}: holds a training with other settings; give another one or remove it"
         )
     missing = [name for name in named if f"weight.{name}" not in tensors]
     if missing:
-        raise ConfigError(f"{found[-1]}: lacks {missing[0]}; it belongs to another model, remove it")
+        raise ConfigError(
+            f"{found[-1]}: lacks {missing[0]}; it belongs to another model, remove it"
+        )
     with torch.no_grad():
         for name, parameter in named.items():
             parameter.copy_(tensors[f"weight.{name}"])

@@ -105,11 +105,8 @@ def _square(
     starts = []
     for centre, extent in zip(centre_xy, (hw[1], hw[0]), strict=True):
         start = round((centre + 0.5 - size / 2) / quantum) * quantum
-        if size <= extent:
-            start = min(max(start, 0), extent - size)
-        else:
-            start = (extent - size) // 2
-        starts.append(start)
+        fits = size <= extent
+        starts.append(min(max(start, 0), extent - size) if fits else (extent - size) // 2)
     return Window(starts[0], starts[1], size)
 
 

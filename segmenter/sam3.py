@@ -15,7 +15,6 @@ from jaxtyping import Bool, Float, Int
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from casebook.errors import ModelError
 from segmenter.upstream import cuda_means_cpu, import_upstream
 
 _modules = import_upstream(
@@ -67,7 +66,9 @@ class Sam3Config(BaseModel):
     @model_validator(mode="after")
     def _sizes_fit(self) -> "Sam3Config":
         if self.side_px % self.patch_px:
-            raise ValueError(f"side_px {self.side_px} is not a multiple of patch_px {self.patch_px}")
+            raise ValueError(
+                f"side_px {self.side_px} is not a multiple of patch_px {self.patch_px}"
+            )
         if self.vit_depth - 1 not in self.vit_global_blocks:
             raise ValueError("the last ViT block must be global: features are read there")
         if self.vit_width % (4 * self.vit_heads):
@@ -139,7 +140,7 @@ class Sam3(nn.Module):
         self.config = config
 
     @property
-    def tracker(self) -> Any:  # noqa: ANN401 - sam3 is untyped
+    def tracker(self) -> Any:
         """Sam3TrackerBase: prompt encoder, mask decoder and memory."""
         return self.image.inst_interactive_predictor.model
 
@@ -153,7 +154,9 @@ class Sam3(nn.Module):
         convs = self.image.backbone.vision_backbone.sam2_convs
         decoder = self.tracker.sam_mask_decoder
         embedding = convs[2](trunk) + self.tracker.no_mem_embed.view(1, -1, 1, 1)
-        return Features(embedding, decoder.conv_s0(convs[0](trunk)), decoder.conv_s1(convs[1](trunk)))
+        return Features(
+            embedding, decoder.conv_s0(convs[0](trunk)), decoder.conv_s1(convs[1](trunk))
+        )
 
     def encode(self, pixels: Float[Tensor, "b 3 s s"]) -> Features:
         """Features of the interactive path from normalised pixels."""
@@ -181,8 +184,10 @@ class Sam3(nn.Module):
         sparse, dense = prompts(points=(points_xy, point_labels), boxes=None, masks=None)
         if mask_logits is not None:
             from_mask = prompts.mask_downscaling(mask_logits)
-            dense = from_mask if has_mask is None else torch.where(
-                has_mask[:, None, None, None], from_mask, dense
+            dense = (
+                from_mask
+                if has_mask is None
+                else torch.where(has_mask[:, None, None, None], from_mask, dense)
             )
         logits, iou, _, _ = self.tracker.sam_mask_decoder(
             image_embeddings=features.embedding,
@@ -207,7 +212,9 @@ class Sam3(nn.Module):
 
     def text_features(self, concepts: Sequence[str]) -> dict[str, Any]:
         """Encoded concept texts, one column per concept."""
-        encoded: dict[str, Any] = self.image.backbone.forward_text(list(concepts), device=self.device)
+        encoded: dict[str, Any] = self.image.backbone.forward_text(
+            list(concepts), device=self.device
+        )
         return encoded
 
     def ground(
@@ -218,7 +225,7 @@ class Sam3(nn.Module):
         text_index: Int[Tensor, " q"],
         *,
         exemplars_cxcywh: Float[Tensor, "q e 4"] | None = None,
-        target: Any = None,  # noqa: ANN401 - sam3's BatchedFindTarget
+        target: Any = None,
     ) -> dict[str, Any]:
         """All instances of each concept in its image: logits, boxes, masks, presence.
 
@@ -334,7 +341,7 @@ def _image_model(c: Sam3Config, vocabulary: Path, matching: bool) -> nn.Module:
         layers=c.text_layers,
         vocab_size=tokenizer.vocab_size,
     )
-    return _mb._create_sam3_model(
+    image: nn.Module = _mb._create_sam3_model(
         _mb.SAM3VLBackbone(visual=neck, text=text, scalp=1),
         _mb.TransformerWrapper(encoder=_fusion(c), decoder=_detector(c), d_model=c.width),
         _geometry_encoder(c),
@@ -345,7 +352,9 @@ def _image_model(c: Sam3Config, vocabulary: Path, matching: bool) -> nn.Module:
             presence_head=False,
             dot_product_scorer=None,
             act_ckpt=c.vit_checkpointed,
-            cross_attend_prompt=_mb.MultiheadAttention(num_heads=c.heads, dropout=0, embed_dim=c.width),
+            cross_attend_prompt=_mb.MultiheadAttention(
+                num_heads=c.heads, dropout=0, embed_dim=c.width
+            ),
             pixel_decoder=_mb.PixelDecoder(
                 num_upsampling_stages=3, interpolation_mode="nearest", hidden_dim=c.width
             ),
@@ -366,21 +375,26 @@ def _image_model(c: Sam3Config, vocabulary: Path, matching: bool) -> nn.Module:
         _interactive(c),
         eval_mode=not matching,
     )
+    return image
 
 
-def _position(width: int) -> Any:  # noqa: ANN401
+def _position(width: int) -> Any:
     return _mb.PositionEmbeddingSine(
-        num_pos_feats=width, normalize=True, scale=None, temperature=10000, precompute_resolution=None
+        num_pos_feats=width,
+        normalize=True,
+        scale=None,
+        temperature=10000,
+        precompute_resolution=None,
     )
 
 
-def _attention(c: Sam3Config, *, batch_first: bool = False) -> Any:  # noqa: ANN401
+def _attention(c: Sam3Config, *, batch_first: bool = False) -> Any:
     return _mb.MultiheadAttention(
         num_heads=c.heads, dropout=c.dropout, embed_dim=c.width, batch_first=batch_first
     )
 
 
-def _layer(c: Sam3Config, *, batch_first: bool, at_attention: bool, at_keys: bool) -> Any:  # noqa: ANN401
+def _layer(c: Sam3Config, *, batch_first: bool, at_attention: bool, at_keys: bool) -> Any:
     return _mb.TransformerEncoderLayer(
         activation="relu",
         d_model=c.width,
@@ -395,7 +409,7 @@ def _layer(c: Sam3Config, *, batch_first: bool, at_attention: bool, at_keys: boo
     )
 
 
-def _fusion(c: Sam3Config) -> Any:  # noqa: ANN401
+def _fusion(c: Sam3Config) -> Any:
     return _mb.TransformerEncoderFusion(
         layer=_layer(c, batch_first=True, at_attention=True, at_keys=False),
         num_layers=c.encoder_layers,
@@ -408,7 +422,7 @@ def _fusion(c: Sam3Config) -> Any:  # noqa: ANN401
     )
 
 
-def _detector(c: Sam3Config) -> Any:  # noqa: ANN401
+def _detector(c: Sam3Config) -> Any:
     return _mb.TransformerDecoder(
         layer=_mb.TransformerDecoderLayer(
             activation="relu",
@@ -437,7 +451,7 @@ def _detector(c: Sam3Config) -> Any:  # noqa: ANN401
     )
 
 
-def _geometry_encoder(c: Sam3Config) -> Any:  # noqa: ANN401
+def _geometry_encoder(c: Sam3Config) -> Any:
     return _mb.SequenceGeometryEncoder(
         pos_enc=_position(c.width),
         encode_boxes_as_points=False,
@@ -456,14 +470,14 @@ def _geometry_encoder(c: Sam3Config) -> Any:  # noqa: ANN401
     )
 
 
-def _interactive(c: Sam3Config) -> Any:  # noqa: ANN401
+def _interactive(c: Sam3Config) -> Any:
     """The SAM 1 task: prompt encoder, mask decoder and the tracker's memory.
 
     Sam3TrackerBase, because Sam3TrackerPredictor enters a process-wide bf16 autocast
     (sam3_tracking_predictor.py:49).
     """
 
-    def rope(**extra: Any) -> Any:  # noqa: ANN401
+    def rope(**extra: Any) -> Any:
         return _mb.RoPEAttention(
             embedding_dim=c.width,
             num_heads=1,

@@ -111,7 +111,12 @@ def _paint_line(side: int, line: _Line, first: int, last: int) -> np.ndarray:
     for scale, value in ((1.0, 130), (0.75, 200), (0.45, 255)):
         left, right = _edges(line, scale)
         quads = np.concatenate(
-            [left[first:last], left[first + 1 : last + 1], right[first + 1 : last + 1], right[first:last]],
+            [
+                left[first:last],
+                left[first + 1 : last + 1],
+                right[first + 1 : last + 1],
+                right[first:last],
+            ],
             axis=1,
         )
         for quad in ((quads + 0.5) * _SUPERSAMPLING - 0.5).tolist():
@@ -126,18 +131,14 @@ def _reduced(layer: Image.Image) -> np.ndarray:
 _EDGE_OPACITY = 0.25  # half of the outermost tube value
 
 
-def _stretch(
-    rng: np.random.Generator, side: int, line: _Line
-) -> Bool[np.ndarray, "s s"] | None:
+def _stretch(rng: np.random.Generator, side: int, line: _Line) -> Bool[np.ndarray, "s s"] | None:
     """The mask of a random stretch that lies in the picture."""
-    inside = np.flatnonzero(
-        ((line.points_xy > 2) & (line.points_xy < side - 3)).all(axis=1)
-    )
+    inside = np.flatnonzero(((line.points_xy > 2) & (line.points_xy < side - 3)).all(axis=1))
     if len(inside) < 6:
         return None
     # The longest run of consecutive samples inside.
     runs = np.split(inside, np.flatnonzero(np.diff(inside) > 1) + 1)
-    run = max(runs, key=len)
+    run = runs[int(np.argmax([len(part) for part in runs]))]
     if len(run) < 6:
         return None
     length = int(min(len(run), rng.integers(6, 36)))

@@ -88,9 +88,7 @@ def shapes_batch(
         for k in range(_TARGETS_PER_PICTURE):
             chosen.append(picture.targets[order[k % len(order)]])
             owner.append(index)
-    truth = (
-        np.stack(chosen) if chosen else np.zeros((0, model.side_px, model.side_px), dtype=bool)
-    )
+    truth = np.stack(chosen) if chosen else np.zeros((0, model.side_px, model.side_px), dtype=bool)
     return ShapesBatch(
         pixels,
         torch.tensor(owner, dtype=torch.int64),
@@ -123,7 +121,7 @@ def held_out(model: Sam3, pictures: int = 96) -> dict[str, float]:
 
 
 def _commit() -> str | None:
-    found = subprocess.run(  # noqa: S603
+    found = subprocess.run(
         ["git", "rev-parse", "HEAD"],  # noqa: S607
         capture_output=True,
         text=True,

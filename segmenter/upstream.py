@@ -80,7 +80,9 @@ class _Functional:
 
 
 def import_upstream(names: Sequence[str]) -> dict[str, types.ModuleType]:
-    """The named modules of sam3 (or peft, which also loads torchvision), imported with a triton stand-in that is gone again afterwards.
+    """The named modules of sam3, or of peft, which also loads torchvision.
+
+    A stand-in for triton is there during the import and gone again afterwards.
 
     It must be gone: torch's own probes for triton would otherwise take it for the real one.
     """
@@ -111,7 +113,7 @@ def _patch_for_cpu() -> None:
         if module is not None:
             vars(module)["F"] = _Functional()
     # geometry_encoders.py:659 and sam3_tracker_base.py:168 pin before moving to the GPU.
-    torch.Tensor.pin_memory = _same_tensor  # type: ignore[method-assign]
+    torch.Tensor.pin_memory = _same_tensor  # type: ignore[method-assign, assignment]
     extension = importlib.import_module("torchvision.extension")
     importlib.import_module("torchvision.ops")
     roi_align = sys.modules["torchvision.ops.roi_align"]
@@ -130,11 +132,11 @@ class _CudaToCpu(TorchFunctionMode):
 
     def __torch_function__(
         self,
-        func: Any,  # noqa: ANN401 - torch's own signature
-        types: Any,  # noqa: ANN401, ARG002
-        args: Any = (),  # noqa: ANN401
-        kwargs: Any = None,  # noqa: ANN401
-    ) -> Any:  # noqa: ANN401
+        func: Any,
+        types: Any,
+        args: Any = (),
+        kwargs: Any = None,
+    ) -> Any:
         kwargs = dict(kwargs or {})
         if func is torch.Tensor.cuda:
             return args[0]

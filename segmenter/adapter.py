@@ -1,0 +1,243 @@
+"""LoRA adapters: inject, save, load, switch; the base stays as it is. The only importer of peft.
+
+An adapter folder holds `adapter.safetensors` and `adapter.json`. Knows nothing of training data.
+"""
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from casebook.documents import Document, read_document, write_bytes, write_document
+from casebook.errors import AngioloopError, ConfigError, ModelError, TrainingError
+from segmenter.fit import LoraConfig
+from segmenter.upstream import import_upstream
+
+_modules = import_upstream(("peft", "peft.tuners.tuners_utils", "peft.utils.other"))
+_peft: Any = _modules["peft"]
+_Layer: Any = _modules["peft.tuners.tuners_utils"].BaseTunerLayer
+_Whole: Any = _modules["peft.utils.other"].AuxiliaryTrainingWrapper
+
+WEIGHTS, SETTINGS = "adapter.safetensors", "adapter.json"
+
+TARGETS = {
+    "vit": r".*vision_backbone\.trunk\.blocks\.\d+\.attn\.(qkv|proj)",
+    "vit_mlp": r".*vision_backbone\.trunk\.blocks\.\d+\.mlp\.fc[12]",
+    "mask_decoder": r".*sam_mask_decoder\.transformer\..*\.(q_proj|k_proj|v_proj|out_proj)",
+    "detector": r".*image\.transformer\.(encoder|decoder)\.layers\.\d+\.linear[12]",
+}
+"""Groups of layers that get low-rank updates.
+
+Plain names such as "proj" would also hit an Identity, and `out_proj` of nn.MultiheadAttention takes
+an update that is never called: no gradient and no error.
+"""
+
+WHOLE = {
+    "neck": ("sam2_convs.0", "sam2_convs.1", "sam2_convs.2"),
+    "concept_neck": (
+        "vision_backbone.convs.0",
+        "vision_backbone.convs.1",
+        "vision_backbone.convs.2",
+    ),
+    # output_upscaling is unpacked by the decoder: its parts must be named one by one.
+    "mask_heads": (
+        "sam_mask_decoder.output_upscaling.0",
+        "sam_mask_decoder.output_upscaling.1",
+        "sam_mask_decoder.output_upscaling.3",
+        "sam_mask_decoder.conv_s0",
+        "sam_mask_decoder.conv_s1",
+        "sam_mask_decoder.output_hypernetworks_mlps.0",
+        "sam_mask_decoder.iou_prediction_head",
+    ),
+    "concept_heads": (
+        "dot_prod_scoring",
+        "transformer.decoder.bbox_embed",
+        "transformer.decoder.presence_token_head",
+        "segmentation_head.mask_predictor",
+        "language_backbone.resizer",
+    ),
+}
+"""Groups of small modules that are trained whole; a model a few MB in size needs them."""
+
+
+class AdapterSettings(Document):
+    """What is needed to attach an adapter's weights again."""
+
+    base_sha256: str | None = None
+    """Hash of the base's weights it was trained on."""
+    rank: int = Field(gt=0)
+    alpha: int = Field(gt=0)
+    dropout: float
+    targets: tuple[str, ...]
+    whole: tuple[str, ...] = ()
+
+
+def _known(names: Iterable[str], groups: dict[str, Any], what: str) -> None:
+    wrong = [name for name in names if name not in groups]
+    if wrong:
+        raise ConfigError(f"{what} {', '.join(wrong)} unknown; valid are {', '.join(groups)}")
+
+
+def inject(model: nn.Module, lora: LoraConfig, name: str) -> None:
+    """Attach a fresh adapter that changes nothing yet, and make it the active, trainable one.
+
+    Raises:
+        ConfigError: a group is unknown or matches nothing in this model.
+    """
+    _known(lora.targets, TARGETS, "LoRA targets")
+    _known(lora.whole, WHOLE, "modules trained whole")
+    if not lora.targets:
+        raise ConfigError(f"lora.targets is empty; choose from {', '.join(TARGETS)}")
+    pattern = "|".join(f"(?:{TARGETS[group]})" for group in lora.targets)
+    whole = [path for group in lora.whole for path in WHOLE[group]]
+    names = [path for path, _ in model.named_modules()]
+    for path in whole:
+        if not any(known.endswith(path) for known in names):
+            raise ConfigError(
+                f"{path} is not part of this model; leave its group out of lora.whole"
+            )
+    config = _peft.LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=pattern,
+        modules_to_save=whole or None,
+    )
+    with warnings.catch_warnings():
+        # peft warns of every second adapter; switching between two is what we are here for.
+        warnings.simplefilter("ignore")
+        try:
+            _peft.inject_adapter_in_model(config, model, adapter_name=name)
+        except ValueError as problem:
+            raise ConfigError(f"lora.targets {lora.targets} match nothing: {problem}") from None
+    activate(model, name)
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Parameters that require a gradient, by name."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+
+
+def require_gradients(model: nn.Module) -> None:
+    """Check, after one backward pass of every path trained, that no trained weight was left out.
+
+    Raises:
+        TrainingError: a trained weight got no gradient: it would be saved untrained.
+    """
+    idle = [name for name, p in trainable(model).items() if p.grad is None]
+    if idle:
+        raise TrainingError(
+            f"{len(idle)} trained weights get no gradient, first {idle[0]}; take their group out "
+            "of lora.targets and lora.whole, or train the path that uses them (concept_every)"
+        )
+
+
+def _adapter_layers(model: nn.Module) -> list[Any]:
+    return [module for module in model.modules() if isinstance(module, (_Layer, _Whole))]
+
+
+def activate(model: nn.Module, name: str | None) -> None:
+    """Use one adapter, or none."""
+    for layer in _adapter_layers(model):
+        layer.enable_adapters(enabled=name is not None)
+        if name is not None:
+            layer.set_adapter(name)
+
+
+def remove(model: nn.Module, name: str) -> None:
+    """Forget an adapter that is not in use."""
+    for layer in _adapter_layers(model):
+        layer.delete_adapter(name, None) if isinstance(layer, _Whole) else layer.delete_adapter(
+            name
+        )
+    getattr(model, "peft_config", {}).pop(name, None)
+
+
+def adapter_state(model: nn.Module, name: str) -> dict[str, Tensor]:
+    """An adapter's weights under names that do not depend on its own."""
+    state: dict[str, Tensor] = _peft.get_peft_model_state_dict(model, adapter_name=name)
+    return {key: value.detach().cpu().contiguous() for key, value in state.items()}
+
+
+def save_adapter(
+    model: nn.Module, name: str, lora: LoraConfig, folder: Path, *, base_sha256: str | None = None
+) -> None:
+    """Write an adapter's weights and settings, each atomically.
+
+    Raises:
+        TrainingError: a weight is not finite.
+    """
+    state = adapter_state(model, name)
+    _require_finite(state, TrainingError, "the trained adapter")
+    write_bytes(folder / WEIGHTS, save(state))
+    settings = AdapterSettings(
+        base_sha256=base_sha256,
+        rank=lora.rank,
+        alpha=lora.alpha,
+        dropout=lora.dropout,
+        targets=lora.targets,
+        whole=lora.whole,
+    )
+    write_document(folder / SETTINGS, settings)
+
+
+def _require_finite(state: dict[str, Tensor], error: type[AngioloopError], where: str) -> None:
+    broken = [key for key, value in state.items() if not torch.isfinite(value).all()]
+    if broken:
+        raise error(f"{where}: {broken[0]} holds NaN or infinity; train it again")
+
+
+def read_settings(folder: Path) -> AdapterSettings:
+    """The settings of an adapter folder."""
+    return read_document(folder / SETTINGS, AdapterSettings)
+
+
+def load_adapter(
+    model: nn.Module, folder: Path, name: str, *, base_sha256: str | None = None
+) -> AdapterSettings:
+    """Attach an adapter from its folder and make it the active one; not trainable.
+
+    Raises:
+        ModelError: a file is missing or damaged, a weight is not finite or missing, or it was
+            trained on another base. The model is left without it.
+    """
+    try:
+        settings = read_settings(folder)
+    except AngioloopError as problem:
+        raise ModelError(str(problem)) from None
+    if None not in (base_sha256, settings.base_sha256) and base_sha256 != settings.base_sha256:
+        raise ModelError(f"{folder}: was trained on another base; give the base it belongs to")
+    try:
+        state = load_file(folder / WEIGHTS)
+    except (OSError, SafetensorError) as problem:
+        raise ModelError(f"{folder / WEIGHTS}: cannot be read ({problem}); restore it") from None
+    _require_finite(state, ModelError, str(folder / WEIGHTS))
+    lora = LoraConfig(
+        rank=settings.rank,
+        alpha=settings.alpha,
+        dropout=settings.dropout,
+        targets=settings.targets,
+        whole=settings.whole,
+    )
+    inject(model, lora, name)
+    expected = adapter_state(model, name)
+    wrong = sorted(
+        key
+        for key in expected.keys() | state.keys()
+        if key not in state or key not in expected or state[key].shape != expected[key].shape
+    )
+    if wrong:
+        remove(model, name)
+        raise ModelError(
+            f"{folder}: {wrong[0]} does not fit this model; it belongs to another base"
+        )
+    _peft.set_peft_model_state_dict(model, state, adapter_name=name)
+    for parameter in trainable(model).values():
+        parameter.requires_grad_(False)
+    return settings

@@ -1,0 +1,265 @@
+"""The teacher: SAM 3 with an adapter as a `casebook.protocols.Segmenter`.
+
+Boxes and clicks go the interactive path, in a window around the prompt; concepts the detector's
+path, on the whole image. Knows neither labels nor where models are registered.
+"""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor
+
+from casebook.errors import ModelError
+from casebook.protocols import Frame, Prediction, Prompt
+from segmenter import adapter as adapters
+from segmenter.cache import EmbeddingCache
+from segmenter.prompts import (
+    Window,
+    WindowConfig,
+    crop,
+    crop_logits,
+    from_grey,
+    paste,
+    prompt_points,
+    to_square,
+    whole_window,
+    window_of,
+)
+from segmenter.sam3 import REAL, Features, Sam3
+from segmenter.weights import base_sha256, load_base
+
+_DUPLICATE_IOU = 0.7
+
+
+@dataclass(frozen=True)
+class TeacherEmbedding:
+    """A frame the teacher was shown; what it computes of it lies in the teacher's cache."""
+
+    frame: Frame
+
+
+class Teacher:
+    """A loaded SAM 3 that answers prompts; one adapter at a time, switched while in use."""
+
+    def __init__(
+        self,
+        model: Sam3,
+        model_id: str,
+        *,
+        windows: WindowConfig,
+        base_hash: str | None = None,
+        cache_mb: float = 256.0,
+        concept_threshold: float = 0.3,
+    ) -> None:
+        self._model = model.eval()
+        self._model_id = model_id
+        self._adapter: str | None = None
+        self._windows = windows
+        self._base_hash = base_hash
+        self._concept_threshold = concept_threshold
+        self._lock = threading.RLock()
+        limit = int(cache_mb * 2**20)
+        self._features: EmbeddingCache[Features] = EmbeddingCache(limit, _bytes_of)
+        self._trunks: EmbeddingCache[Tensor] = EmbeddingCache(limit, _bytes_of_tensor)
+
+    @property
+    def model_id(self) -> str:
+        """The id every answer carries."""
+        return self._model_id
+
+    @property
+    def model(self) -> Sam3:
+        """The network, for tracking and distillation."""
+        return self._model
+
+    @property
+    def windows(self) -> WindowConfig:
+        """How windows are laid around prompts."""
+        return self._windows
+
+    @property
+    def n_embeds(self) -> int:
+        """How many times the image encoder has run for a box or click."""
+        return self._features.misses
+
+    def switch(self, folder: Path | None, model_id: str) -> None:
+        """Answer with another adapter from now on, or with the base alone.
+
+        Raises:
+            ModelError: it cannot be loaded; the one in use stays.
+        """
+        with self._lock:
+            before = self._adapter
+            name = f"a{abs(hash((model_id, str(folder)))):x}" if folder is not None else None
+            if name == before:
+                return
+            if folder is not None and name is not None:
+                try:
+                    adapters.load_adapter(self._model, folder, name, base_sha256=self._base_hash)
+                finally:
+                    if name not in getattr(self._model, "peft_config", {}):
+                        adapters.activate(self._model, before)
+            else:
+                adapters.activate(self._model, None)
+            if before is not None:
+                adapters.remove(self._model, before)
+            self._adapter, self._model_id = name, model_id
+            self._features.clear()
+            self._trunks.clear()
+
+    def embed(self, frame: Frame) -> TeacherEmbedding:
+        """The frame, ready for prompts; encoders run when the first prompt says where to look."""
+        return TeacherEmbedding(frame)
+
+    def predict(self, embedding: TeacherEmbedding, prompt: Prompt) -> tuple[Prediction, ...]:
+        """One mask for a box or clicks; for a concept every instance found, best first.
+
+        Raises:
+            PromptError: the prompt is empty, contradictory or outside the image.
+        """
+        frame = embedding.frame
+        prompt = prompt.checked(frame.hw)
+        with self._lock, torch.inference_mode():
+            if prompt.box_xyxy is not None or len(prompt.points_xy):
+                return (self._interactive(frame, prompt),)
+            return self._concept(frame, prompt)
+
+    def features(self, frame: Frame, window: Window) -> Features:
+        """Features of a window of a frame, from the cache when they are there."""
+        key = (frame.digest, window)
+        with self._lock, torch.inference_mode():
+            return self._features.get(key, lambda: self._model.encode(self._pixels(frame, window)))
+
+    def _pixels(self, frame: Frame, window: Window) -> Float[Tensor, "1 3 s s"]:
+        side = self._model.config.side_px
+        return from_grey(crop(frame.pixels, window, side)[None]).to(self._model.device)
+
+    def _interactive(self, frame: Frame, prompt: Prompt) -> Prediction:
+        side = self._model.config.side_px
+        window = window_of(prompt, frame.hw, self._windows)
+        points, kinds = prompt_points(prompt, window, side)
+        device = self._model.device
+        previous = None
+        if prompt.mask_logits is not None:
+            cut = crop_logits(prompt.mask_logits, window, self._model.config.mask_side)
+            previous = torch.from_numpy(cut)[None, None].to(device)
+        low, quality = self._model.decode(
+            self.features(frame, window),
+            torch.from_numpy(points)[None].float().to(device),
+            torch.from_numpy(kinds)[None].to(device),
+            previous,
+        )
+        logits = paste(low[0], window, frame.hw)
+        return _prediction(logits, float(quality[0]), prompt.concept, {})
+
+    def _concept(self, frame: Frame, prompt: Prompt) -> tuple[Prediction, ...]:
+        concept = prompt.concept or ""
+        window = whole_window(frame.hw)
+        side = self._model.config.side_px
+        trunk = self._trunks.get(
+            frame.digest, lambda: self._model.trunk(self._pixels(frame, window))
+        )
+        exemplars = None
+        if prompt.exemplars_xyxy:
+            corners = np.array(prompt.exemplars_xyxy, dtype=np.float64).reshape(-1, 2)
+            start, end = to_square(corners, window, side).reshape(-1, 2, 2).swapaxes(0, 1)
+            boxes = np.concatenate([(start + end) / 2 + 0.5, end - start + 1], axis=1) / side
+            exemplars = torch.from_numpy(boxes)[None].float().to(self._model.device)
+        first = torch.zeros(1, dtype=torch.long, device=self._model.device)
+        out: dict[str, Any] = self._model.ground(
+            self._model.concept_features(trunk),
+            self._model.text_features([concept]),
+            first,
+            first,
+            exemplars_cxcywh=exemplars,
+        )
+        presence = float(out["presence_logit_dec"][0].sigmoid().max())
+        scores = out["pred_logits"][0, :, 0].float().sigmoid() * presence
+        found: list[Prediction] = []
+        for index in scores.argsort(descending=True).tolist():
+            if float(scores[index]) < self._concept_threshold:
+                break
+            logits = paste(out["pred_masks"][0, index].float(), window, frame.hw)
+            candidate = _prediction(logits, float(scores[index]), concept, {"presence": presence})
+            if candidate.bitmap.any() and not any(_same(candidate, other) for other in found):
+                found.append(candidate)
+        return tuple(found)
+
+
+def _prediction(
+    logits: Float32[np.ndarray, "h w"], score: float, label: str | None, heads: Mapping[str, float]
+) -> Prediction:
+    sure, possible = int((logits > 1).sum()), int((logits > -1).sum())
+    return Prediction(
+        bitmap=logits > 0,
+        score=min(1.0, max(0.0, score)),
+        label=label,
+        logits=logits,
+        heads=dict(heads),
+        uncertainty=1.0 - sure / possible if possible else 1.0,
+    )
+
+
+def _same(one: Prediction, other: Prediction) -> bool:
+    both = np.logical_and(one.bitmap, other.bitmap).sum()
+    either = np.logical_or(one.bitmap, other.bitmap).sum()
+    return bool(both > _DUPLICATE_IOU * either)
+
+
+def _bytes_of(features: Features) -> int:
+    return sum(_bytes_of_tensor(value) for value in features)
+
+
+def _bytes_of_tensor(value: Tensor) -> int:
+    return value.numel() * value.element_size()
+
+
+def default_windows(model: Sam3) -> WindowConfig:
+    """Windows around prompts for a small square; the whole image for the real one's large one."""
+    return WindowConfig(whole_image=model.config.side_px >= REAL.side_px)
+
+
+def load_teacher(
+    models_dir: Path,
+    model_id: str | None,
+    *,
+    base: Path,
+    device: str | None = None,
+    windows: WindowConfig | None = None,
+    cache_mb: float = 256.0,
+) -> Teacher:
+    """A teacher from the registry, or the base alone.
+
+    Args:
+        models_dir: `models/` of a workspace.
+        model_id: A folder in it; None takes the base without an adapter.
+        base: Folder of the base: the shipped tiny one, or what `make weights` wrote.
+        device: A torch device; CUDA when there is one, else the CPU.
+
+    Raises:
+        ModelError: a file is missing or damaged, or the adapter belongs to another base.
+    """
+    model = load_base(base)
+    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(chosen)
+    teacher = Teacher(
+        model,
+        base.name,
+        windows=windows or default_windows(model),
+        base_hash=base_sha256(base),
+        cache_mb=cache_mb,
+    )
+    if model_id is not None:
+        folder = models_dir / model_id
+        if not folder.is_dir():
+            raise ModelError(
+                f"model {model_id} is not in {models_dir}; `trainer models` lists them"
+            )
+        teacher.switch(folder, model_id)
+    return teacher

@@ -1,0 +1,192 @@
+"""Bases on disk: a folder with `model.safetensors` and `config.json`; the real weights' download.
+
+``python -m segmenter.weights`` is what ``make weights`` runs.
+"""
+
+import logging
+from pathlib import Path
+
+import click
+import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+)
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from casebook.documents import sha256_of_file, write_bytes
+from casebook.errors import AccessError, AngioloopError, ModelError, UnreachableError
+from segmenter.sam3 import REAL, Sam3, Sam3Config, build
+
+log = logging.getLogger(__name__)
+
+REPOSITORY, CHECKPOINT = "facebook/sam3", "sam3.pt"
+WEIGHTS, SIZES, VOCABULARY = "model.safetensors", "config.json", "bpe_simple_vocab_16e6.txt.gz"
+
+
+def read_sizes(folder: Path) -> Sam3Config:
+    """The sizes of the base in a folder.
+
+    Raises:
+        ModelError: there is none.
+    """
+    path = folder / SIZES
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError:
+        raise ModelError(
+            f"{folder}: holds no base ({SIZES} is missing); run `make tiny-base` or `make weights`"
+        ) from None
+    try:
+        return Sam3Config.model_validate_json(text)
+    except ValueError as problem:
+        raise ModelError(f"{path}: not a base's sizes: {problem}") from None
+
+
+def load_base(folder: Path, *, matching: bool = False) -> Sam3:
+    """A base with its weights, every one of them, in evaluation mode and frozen.
+
+    Args:
+        matching: Attach the matcher that training the concept path needs.
+
+    Raises:
+        ModelError: a file is missing or damaged, or a weight is missing, too many or misshapen.
+    """
+    sizes = read_sizes(folder)
+    path = folder / WEIGHTS
+    try:
+        stored = load_file(path)
+    except (OSError, SafetensorError) as problem:
+        raise ModelError(f"{path}: cannot be read ({problem}); restore it") from None
+    vocabulary = folder / VOCABULARY
+    model = build(sizes, vocabulary=vocabulary if vocabulary.is_file() else None, matching=matching)
+    # RoPE tables are complex, which safetensors cannot hold; they follow from the sizes.
+    expected = {name: value for name, value in model.state_dict().items() if not value.is_complex()}
+    _require_same(expected, stored, path)
+    model.load_state_dict({**model.state_dict(), **stored})
+    return model.requires_grad_(requires_grad=False)
+
+
+def _require_same(expected: dict[str, Tensor], stored: dict[str, Tensor], path: Path) -> None:
+    missing = sorted(expected.keys() - stored.keys())
+    extra = sorted(stored.keys() - expected.keys())
+    if missing or extra:
+        first = (missing or extra)[0]
+        raise ModelError(
+            f"{path}: {len(missing)} weights are missing and {len(extra)} unknown, first {first}; "
+            "it was made with other sizes or another sam3"
+        )
+    for name, value in expected.items():
+        if value.shape != stored[name].shape:
+            raise ModelError(
+                f"{path}: {name} has shape {tuple(stored[name].shape)}, expected "
+                f"{tuple(value.shape)}; it was made with other sizes"
+            )
+
+
+def base_sha256(folder: Path) -> str:
+    """Hash of a base's weights, which adapters carry."""
+    return sha256_of_file(folder / WEIGHTS)
+
+
+def convert(checkpoint: Path, out: Path, *, vocabulary: Path | None = None) -> None:
+    """Turn the released checkpoint into a base folder, checking every weight.
+
+    The release is a zip of tensors under torch's restricted reader, which builds nothing but
+    tensors; this one conversion is the only place that reads it.
+
+    Raises:
+        ModelError: it is not the checkpoint of this model.
+    """
+    try:
+        released = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, RuntimeError, ValueError) as problem:
+        raise ModelError(f"{checkpoint}: cannot be read ({problem}); download it again") from None
+    tensors: dict[str, Tensor] = released.get("model", released)
+    renamed = {}
+    for name, value in tensors.items():
+        if name.startswith("detector."):
+            renamed[f"image.{name.removeprefix('detector.')}"] = value
+        elif name.startswith("tracker."):
+            inner = name.removeprefix("tracker.")
+            renamed[f"image.inst_interactive_predictor.model.{inner}"] = value
+    with torch.device("meta"):
+        expected = build(REAL, vocabulary=vocabulary, matching=False).state_dict()
+    wanted = {name: value for name, value in expected.items() if not value.is_complex()}
+    kept = {name: renamed[name].contiguous() for name in wanted if name in renamed}
+    _require_same(wanted, kept, checkpoint)
+    out.mkdir(parents=True, exist_ok=True)
+    temporary = out / f".{WEIGHTS}.tmp"
+    save_file(kept, temporary)
+    temporary.replace(out / WEIGHTS)
+    if vocabulary is not None:
+        write_bytes(out / VOCABULARY, vocabulary.read_bytes())
+    write_bytes(out / SIZES, REAL.model_dump_json(indent=1).encode())
+
+
+def download(out: Path) -> Path:
+    """The released checkpoint, from the hub's cache or the hub itself.
+
+    Raises:
+        AccessError: the hub refuses; access has to be asked for.
+        UnreachableError: the hub cannot be reached.
+    """
+    try:
+        return Path(hf_hub_download(REPOSITORY, CHECKPOINT, local_dir=out))
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as problem:
+        if isinstance(problem, (GatedRepoError, HfHubHTTPError)):
+            raise AccessError(_refused()) from None
+        raise UnreachableError(
+            f"the hub cannot be reached, so {REPOSITORY} was not downloaded; check the network, or "
+            f"copy {CHECKPOINT} here and run with --checkpoint"
+        ) from None
+
+
+def _refused() -> str:
+    return (
+        f"the hub refuses {REPOSITORY}: its weights are gated. Accept the SAM License at "
+        f"https://huggingface.co/{REPOSITORY}, then set HF_TOKEN or run `hf auth login`"
+    )
+
+
+@click.command(epilog="Example: python -m segmenter.weights --out workspace/models/sam3")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("workspace/models/sam3"),
+    show_default=True,
+    help="Folder of the base.",
+)
+@click.option(
+    "--checkpoint",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A sam3.pt that is here already.",
+)
+@click.option(
+    "--vocabulary",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help=f"CLIP's {VOCABULARY}, which the sam3 wheel lacks and open_clip_torch carries.",
+)
+def main(out: Path, checkpoint: Path | None, vocabulary: Path | None) -> None:
+    """Download the real SAM 3 weights and make them a base."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    try:
+        if vocabulary is None:
+            raise ModelError(
+                f"the vocabulary is missing; give --vocabulary {VOCABULARY} (in the wheel of "
+                "open_clip_torch, folder open_clip)"
+            )
+        convert(checkpoint or download(out), out, vocabulary=vocabulary)
+    except AngioloopError as problem:
+        click.echo(f"Error: {problem}", err=True)
+        raise SystemExit(problem.exit_code) from None
+    log.info("%s holds the real SAM 3; use it with base: %s", out, out)
+
+
+if __name__ == "__main__":
+    main()
