@@ -1,0 +1,174 @@
+"""What we see of CVAT: projects, labels, tasks, jobs and annotations as plain values.
+
+Knows nothing of the SDK that brings them, nor of HTTP.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from casebook.labels import LabelSet
+
+MODEL_ID, CONFIDENCE, STENOSIS_PCT, MLD = "model_id", "confidence", "stenosis_pct", "mld"
+"""Attributes of every mask label: who proposed it, how sure in percent, what was measured."""
+REASON = "reason"
+"""Attribute of the tag that rejects a frame."""
+
+
+@dataclass(frozen=True)
+class RemoteLabel:
+    """A label of a project, with the ids of its attributes by name."""
+
+    id: int
+    name: str
+    attributes: dict[str, int]
+
+
+@dataclass(frozen=True)
+class RemoteProject:
+    """A project."""
+
+    id: int
+    name: str
+    key: str
+    """What we wrote into its bug tracker field."""
+
+
+@dataclass(frozen=True)
+class RemoteTask:
+    """A task."""
+
+    id: int
+    name: str
+    key: str
+    n_frames: int
+    """0 until its data have been uploaded."""
+
+
+@dataclass(frozen=True)
+class RemoteJob:
+    """A job: a range of a task's frames."""
+
+    id: int
+    task_id: int
+    start_frame: int
+    stop_frame: int
+    """Inclusive."""
+    stage: str
+    state: str
+    annotator: str | None
+    """A pseudonym: the user's number in CVAT."""
+    created: datetime
+    updated: datetime
+
+
+@dataclass(frozen=True)
+class RemoteShape:
+    """A shape of any type, as the server stores it: unchecked."""
+
+    id: int | None
+    frame: int
+    label_id: int
+    type: str
+    points: Sequence[float]
+    source: str = "manual"
+    score: float = 1.0
+    attributes: dict[int, str] = field(default_factory=dict)
+    """Values by attribute id."""
+
+
+@dataclass(frozen=True)
+class RemoteTag:
+    """A tag on a frame."""
+
+    id: int | None
+    frame: int
+    label_id: int
+    attributes: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RemoteAnnotations:
+    """The annotations of a task or job."""
+
+    shapes: tuple[RemoteShape, ...] = ()
+    tags: tuple[RemoteTag, ...] = ()
+    n_tracks: int = 0
+    """Tracks are not read; their number is, so that they can be reported."""
+
+
+@dataclass(frozen=True)
+class RemoteIssue:
+    """An issue raised on a frame, with the text of its comments."""
+
+    frame: int
+    text: str
+
+
+@dataclass(frozen=True)
+class WorkingTime:
+    """Time CVAT's analytics saw on a job."""
+
+    job_id: int
+    seconds: float
+    is_simulated: bool
+
+
+class Gateway(Protocol):
+    """A CVAT server.
+
+    Raises `UnreachableError` when it does not answer after retries, `AccessError` when it refuses
+    the credentials, `RemoteError` when it refuses anything else.
+    """
+
+    def about(self) -> str:
+        """Name and version of the server, and who we are there."""
+
+    def functions(self) -> tuple[str, ...]:
+        """Names of the serverless functions it offers."""
+
+    def projects(self) -> tuple[RemoteProject, ...]:
+        """All projects we see."""
+
+    def create_project(self, name: str, key: str, labels: LabelSet) -> RemoteProject:
+        """A new project with the labels of a label set; never retried, names may repeat."""
+
+    def add_labels(self, project_id: int, labels: LabelSet, names: Sequence[str]) -> None:
+        """Add some labels of a label set to a project."""
+
+    def labels(self, project_id: int) -> tuple[RemoteLabel, ...]:
+        """The labels of a project."""
+
+    def tasks(self, project_id: int) -> tuple[RemoteTask, ...]:
+        """All tasks of a project."""
+
+    def create_task(
+        self, project_id: int, name: str, key: str, files: Sequence[Path], frames_per_job: int
+    ) -> RemoteTask:
+        """A new task with its frames, losslessly; never retried, names may repeat."""
+
+    def delete_task(self, task_id: int) -> None:
+        """Delete a task."""
+
+    def frame_names(self, task_id: int) -> tuple[str, ...]:
+        """File names of a task's frames, in frame order."""
+
+    def jobs(self, task_id: int) -> tuple[RemoteJob, ...]:
+        """The annotation jobs of a task, by id."""
+
+    def task_annotations(self, task_id: int) -> RemoteAnnotations:
+        """What is drawn in a task."""
+
+    def job_annotations(self, job_id: int) -> RemoteAnnotations:
+        """What is drawn in a job."""
+
+    def replace_annotations(self, task_id: int, annotations: RemoteAnnotations) -> None:
+        """Replace everything drawn in a task."""
+
+    def issues(self, job_id: int) -> tuple[RemoteIssue, ...]:
+        """The issues raised in a job."""
+
+    def working_times(self, project_id: int) -> tuple[WorkingTime, ...]:
+        """Time spent by job, from CVAT's analytics."""
