@@ -1,0 +1,107 @@
+"""Removing identity from a DICOM header: a list of what is kept, everything else is gone.
+
+Knows no keys' storage and no pixels.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from pydicom.datadict import keyword_for_tag
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+
+METHOD = "keep-list 1 (after DICOM PS3.15 Annex E, basic profile)"
+
+KEPT = frozenset(
+    {
+        "SOPClassUID", "Modality", "ImageType", "InstanceNumber", "SeriesNumber",
+        "PositionerMotion", "PositionerPrimaryAngle", "PositionerSecondaryAngle",
+        "PositionerPrimaryAngleIncrement", "PositionerSecondaryAngleIncrement",
+        "DistanceSourceToDetector", "DistanceSourceToPatient",
+        "EstimatedRadiographicMagnificationFactor", "ImagerPixelSpacing", "PixelSpacing",
+        "PixelSpacingCalibrationType", "FieldOfViewShape", "FieldOfViewDimensions",
+        "IntensifierSize", "KVP", "ExposureTime", "XRayTubeCurrent", "RadiationSetting",
+        "FrameTime", "FrameTimeVector",
+        "FrameIncrementPointer", "CineRate", "RecommendedDisplayFrameRate", "NumberOfFrames",
+        "PixelIntensityRelationship", "SamplesPerPixel", "PhotometricInterpretation", "Rows",
+        "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "WindowCenter",
+        "WindowWidth", "LossyImageCompression", "PixelData",
+    }
+)  # fmt: skip
+"""Geometry, timing and pixels: what measurement needs, and nothing that names or dates anybody."""
+REMAPPED = frozenset({"SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"})
+SHIFTED = frozenset({"StudyDate"})
+
+
+@dataclass(frozen=True)
+class Stripped:
+    """A header without identity."""
+
+    dataset: FileDataset
+    kept: tuple[str, ...]
+    """Keywords of the elements that stayed as they were."""
+    removed: int
+    """Elements dropped, private and nested ones included."""
+
+
+def patient_key(ds: Dataset) -> str:
+    """What identifies the patient in this file, for the keyed pseudonym; empty when absent."""
+    return str(ds.get("PatientID") or ds.get("PatientName") or "").strip()
+
+
+def instance_key(ds: Dataset) -> str:
+    """What identifies the file among all files; empty when absent."""
+    return str(ds.get("SOPInstanceUID") or "").strip()
+
+
+def _count(ds: Dataset) -> int:
+    return sum(1 for _ in ds.iterall())
+
+
+def _shifted(text: str, days: int) -> str:
+    try:
+        moved = datetime.strptime(text[:8], "%Y%m%d") - timedelta(days=days)
+    except (ValueError, OverflowError):
+        return ""
+    return moved.strftime("%Y%m%d")
+
+
+def strip(
+    ds: FileDataset,
+    *,
+    pseudonym: str,
+    remap_uid: Callable[[str], str],
+    shift_days: int,
+) -> Stripped:
+    """A copy of a data set with kept elements, remapped UIDs, a shifted study date and a pseudonym.
+
+    Args:
+        ds: The original; it is not changed.
+        pseudonym: Becomes patient name and id.
+        remap_uid: Gives the same new UID for the same old one.
+        shift_days: How far dates move into the past, the same for all files of a patient.
+    """
+    clean = Dataset()
+    kept = []
+    for element in ds:
+        keyword = keyword_for_tag(element.tag)
+        if keyword in KEPT:
+            clean.add(element)
+            kept.append(keyword)
+        elif keyword in REMAPPED:
+            clean.add(DataElement(element.tag, "UI", remap_uid(str(element.value))))
+        elif keyword in SHIFTED:
+            clean.add(DataElement(element.tag, "DA", _shifted(str(element.value), shift_days)))
+    clean.PatientName = clean.PatientID = pseudonym
+    clean.PatientIdentityRemoved = "YES"
+    clean.DeidentificationMethod = METHOD
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ds.file_meta.TransferSyntaxUID
+    if "SOPClassUID" in clean:
+        meta.MediaStorageSOPClassUID = clean.SOPClassUID
+    if "SOPInstanceUID" in clean:
+        meta.MediaStorageSOPInstanceUID = clean.SOPInstanceUID
+    copy = FileDataset("", clean, file_meta=meta, preamble=b"\0" * 128)
+    remaining = len(kept) + sum(1 for element in clean if element.keyword in REMAPPED | SHIFTED)
+    return Stripped(copy, tuple(kept), max(_count(ds) - remaining, 0))

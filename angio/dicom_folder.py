@@ -1,0 +1,111 @@
+"""Import of a folder of DICOM angiograms that nobody has annotated yet.
+
+Splits are by keyed hash of the patient. Knows nothing of the lab's CSV.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from angio.deident import (
+    deid_record,
+    key_of,
+    keyed,
+    pseudonym,
+    remapped_uid,
+    shift_days,
+)
+from angio.dicom.identity import METHOD, instance_key, patient_key, strip
+from angio.dicom.read import cine_of, open_dataset
+from angio.importing import DRY_KEY
+from angio.intake import ImportReport, Incoming, Pictures, Progress, around, take_in
+from angio.rendering import render, upright
+from casebook.cases import Case
+from casebook.errors import DataError
+from casebook.home import Home
+from casebook.split import split_of
+
+
+def import_dicom(
+    folder: Path,
+    home: Home,
+    *,
+    frame: int | None = None,
+    neighbours: int = 1,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> ImportReport:
+    """Import every file under a folder as a case without annotations.
+
+    Args:
+        folder: Where the files lie, at any depth; or one file.
+        home: The workspace.
+        frame: The frame to annotate, counted from 0; the middle one when not given.
+        neighbours: Frames kept on each side of it.
+        dry_run: Check everything, write nothing.
+        progress: Told how many files of how many are done.
+
+    Raises:
+        DataError: there is no file.
+    """
+    files = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.is_file())
+    if not files:
+        raise DataError(f"{folder} has no files; give the folder of the DICOM export")
+    key = DRY_KEY if dry_run and not (home.private / "key").exists() else key_of(home)
+
+    def cases() -> Iterator[tuple[str, Callable[[], Incoming]]]:
+        for number, path in enumerate(files, start=1):
+            yield f"file {number} ({path.name})", partial(_read, path, key, frame, neighbours)
+
+    note = "splits by keyed hash of the patient"
+    return take_in(
+        home, "dicom", cases(), total=len(files), notes=[note], dry_run=dry_run, progress=progress
+    )
+
+
+def _read(path: Path, key: bytes, frame: int | None, neighbours: int) -> Incoming:
+    ds = open_dataset(path)
+    patient_id = patient_key(ds)
+    if not patient_id:
+        raise DataError("has neither patient id nor name; without one it cannot be split safely")
+    try:
+        n_frames = int(ds.get("NumberOfFrames") or 1)
+    except (TypeError, ValueError):
+        raise DataError("has a damaged number of frames; export it again") from None
+    chosen = n_frames // 2 if frame is None else frame
+    cine = cine_of(ds, path.name, around(chosen, n_frames, neighbours) or (chosen,))
+    if chosen not in cine.frames:
+        raise DataError(f"has frames 0 to {n_frames - 1}; frame {chosen} was asked for")
+    clean = strip(
+        ds,
+        pseudonym=pseudonym(key, patient_id),
+        remap_uid=partial(remapped_uid, key),
+        shift_days=shift_days(key, patient_id),
+    )
+    pictures = Pictures(cine.spacing)
+    for position, index in enumerate(cine.frames):
+        flat = upright(
+            cine.pixels[position], inverted=cine.photometric == "MONOCHROME1", bits=cine.bits
+        )
+        stored = flat if index == chosen else None
+        pictures.add(index, render(flat), cine.views[position], stored=stored)
+    identity = instance_key(ds) or path.name
+    person = pseudonym(key, patient_id)
+    case = Case(
+        case_id=f"d{keyed(key, 'case', f'{patient_id}|{identity}|{chosen}').hex()[:14]}",
+        patient=person,
+        split=split_of(person, key),
+        source="dicom",
+        frame=chosen,
+        n_frames=n_frames,
+        stored_frames=cine.frames,
+        height_px=cine.hw[0],
+        width_px=cine.hw[1],
+        spacing=cine.spacing,
+        view=cine.views[cine.frames.index(chosen)],
+        image_sha256=pictures.sha256(chosen),
+        deid=deid_record(METHOD, clean.kept, clean.removed),
+    )
+    return Incoming(
+        case, pictures.frames, pictures.stored, patient_id=patient_id, source_row=path.name
+    )

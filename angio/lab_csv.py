@@ -1,0 +1,273 @@
+"""The lab's CSV: one row an analysed segment, columns in any order, names in any spelling.
+
+Knows nothing of pixels; a row that cannot be used raises, and the import goes on with the next.
+"""
+
+import csv
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Literal
+
+from angio.contours import angle_deg
+from casebook.cases import Split, View
+from casebook.documents import Document
+from casebook.errors import DataError
+from casebook.labels import LabelSet
+
+AngleSign = Literal["lao-positive", "rao-positive"]
+
+_ALIASES = {
+    "contours_path": ("contours_path", "medis_contour_path"),
+    "mask_path": ("medis_mask_path", "vessel_mask_actual_path"),
+    "tree_path": ("deepsa_pseudo_label_path",),
+}
+_KNOWN = frozenset(
+    {
+        "row_id", "patient_id", "vessel_pattern", "vessel_name", "phase", "frame_index",
+        "cass_segment", "cass_segment_original", "primary_angle", "secondary_angle", "dicom_path",
+        "cine_path", "mld_mm", "diameter_stenosis_pct", "lesion_length_mm", "lesion_box", "split",
+        "round", *(name for names in _ALIASES.values() for name in names),
+    }
+)  # fmt: skip
+_IDENTITY = re.compile(
+    r"name|birth|dob|\bid\b|_id$|^id_|mrn|ssn|address|phone|date|path|physician", re.I
+)
+_PHASES = ("INDEX", "BASELINE", "PRE", "POST", "FINAL", "FOLLOW", "UP")
+_PREFIX = re.compile(r"^\s*ALL[\s_-]*RISE[\s_-]*", re.I)
+_EMPTY = frozenset({"", "nan", "none", "null", "n/a", "na"})
+
+
+class CsvOptions(Document):
+    """How to read a CSV."""
+
+    angle_sign: AngleSign = "lao-positive"
+    """What a positive primary angle means; compared with the header of every file."""
+    path_map: tuple[tuple[str, str], ...] = ()
+    """Beginnings of paths and what to put in their place, for instance E:\\study to data."""
+
+
+@dataclass(frozen=True)
+class LabRow:
+    """One usable row."""
+
+    row: str
+    """Its own id, else its line number."""
+    line: int
+    patient_id: str
+    frame: int
+    segment: str | None
+    """Label name."""
+    vessel: str | None
+    phase: str | None
+    view: View | None
+    dicom: Path | None = None
+    cine: Path | None = None
+    contours: Path | None = None
+    mask: Path | None = None
+    tree: Path | None = None
+    split: Split | None = None
+    round: int | None = None
+    lesion_box_xyxy: tuple[float, float, float, float] | None = None
+    measurements: dict[str, str] = field(default_factory=dict)
+    extra: dict[str, str] = field(default_factory=dict)
+
+
+def _text(values: Mapping[str, str], name: str) -> str | None:
+    raw = (values.get(name) or "").strip()
+    return None if raw.casefold() in _EMPTY else raw
+
+
+def patient_of(text: str) -> str:
+    """The patient's id without the study's name: `ALL RISE 101-0025` is 101-0025."""
+    return _PREFIX.sub("", text).strip()
+
+
+def segment_of(values: Mapping[str, str], labels: LabelSet) -> str | None:
+    """Label name of the analysed segment: by its number, else by the words of its pattern."""
+    for column in ("cass_segment", "cass_segment_original"):
+        code = _text(values, column)
+        if code is None:
+            continue
+        digits = re.match(r"\d+", code)
+        for label in labels.of_role("segment"):
+            if digits and label.code == int(digits[0]):
+                return label.name
+    for column in ("vessel_pattern", "vessel_name"):
+        pattern = _text(values, column)
+        if pattern is None:
+            continue
+        words = [word for word in re.split(r"[\s_-]+", pattern) if word.upper() not in _PHASES]
+        try:
+            return labels.find(" ".join(words)).name
+        except DataError:
+            continue
+    return None
+
+
+def phase_of(values: Mapping[str, str]) -> str | None:
+    """The phase as written, else as far as the pattern gives it."""
+    given = _text(values, "phase")
+    if given:
+        return given
+    pattern = _text(values, "vessel_pattern") or ""
+    words = [word for word in re.split(r"[\s_-]+", pattern.upper()) if word in _PHASES]
+    return " ".join(words) or None
+
+
+def _view(values: Mapping[str, str], sign: AngleSign) -> View | None:
+    primary = _text(values, "primary_angle")
+    secondary = _text(values, "secondary_angle")
+    if primary is None or secondary is None:
+        return None
+    a, b = angle_deg(_plain(primary)), angle_deg(_plain(secondary))
+    if a is None or b is None or max(abs(a), abs(b)) > 180:
+        raise DataError(f"angles {primary!r}, {secondary!r}; expected degrees")
+    spelt = primary.strip()[:1].isalpha()
+    return View(primary_deg=-a if sign == "rao-positive" and not spelt else a, secondary_deg=b)
+
+
+def _plain(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _path(text: str | None, root: Path, options: CsvOptions) -> Path | None:
+    if text is None:
+        return None
+    for start, instead in options.path_map:
+        if text.casefold().startswith(start.casefold()):
+            rest = text[len(start) :].replace("\\", "/").lstrip("/")
+            return root / instead / rest
+    windows = PureWindowsPath(text)
+    if windows.drive:
+        raise DataError(
+            f"a path on drive {windows.drive} is not here; remap it with --path-map "
+            f"'{windows.drive}\\=FOLDER'"
+        )
+    return root / PurePosixPath(text.replace("\\", "/"))
+
+
+def _whole(values: Mapping[str, str], name: str) -> int | None:
+    raw = _text(values, name)
+    if raw is None:
+        return None
+    try:
+        number = float(raw)
+    except ValueError:
+        number = float("nan")
+    if number != number or number != int(number) or number < 0:
+        raise DataError(f"{name} is {raw!r}; expected a whole number from 0")
+    return int(number)
+
+
+def _box(text: str | None) -> tuple[float, float, float, float] | None:
+    if text is None:
+        return None
+    try:
+        numbers = [float(part) for part in re.split(r"[\s,;]+", text.strip("[]() "))]
+    except ValueError:
+        numbers = []
+    if len(numbers) != 4 or numbers[0] >= numbers[2] or numbers[1] >= numbers[3]:
+        raise DataError(f"lesion_box is {text!r}; expected 'x1 y1 x2 y2' in px")
+    return numbers[0], numbers[1], numbers[2], numbers[3]
+
+
+def _split(text: str | None) -> Split | None:
+    if text is None:
+        return None
+    names = {"train": Split.TRAIN, "training": Split.TRAIN, "val": Split.VAL, "valid": Split.VAL,
+             "validation": Split.VAL, "test": Split.TEST, "testing": Split.TEST}  # fmt: skip
+    if text.casefold() not in names:
+        raise DataError(f"split is {text!r}; expected train, val or test")
+    return names[text.casefold()]
+
+
+def parse_row(
+    values: Mapping[str, str], line: int, root: Path, labels: LabelSet, options: CsvOptions
+) -> LabRow:
+    """A row of the CSV with paths resolved and names recognised.
+
+    Args:
+        values: The row by lower-case column.
+        line: Its number in the file, for messages.
+        root: Folder that relative paths start from.
+        labels: Names a segment may have.
+        options: The CSV's conventions.
+
+    Raises:
+        DataError: what in the row cannot be used; names no patient.
+    """
+    patient = _text(values, "patient_id")
+    if patient is None:
+        raise DataError("patient_id is empty; every row needs one, to keep patients in one split")
+    paths = {
+        part: next((_text(values, name) for name in names if _text(values, name)), None)
+        for part, names in _ALIASES.items()
+    }
+    dicom, cine = _text(values, "dicom_path"), _text(values, "cine_path")
+    if dicom is None and cine is None:
+        raise DataError("neither dicom_path nor cine_path is given; one is needed for the pixels")
+    extra = {
+        name: value.strip()
+        for name, value in values.items()
+        if name and name not in _KNOWN and not _IDENTITY.search(name)
+        and (value or "").strip() and patient_of(patient) not in value
+    }  # fmt: skip
+    measured = {
+        name: text
+        for name in ("mld_mm", "diameter_stenosis_pct", "lesion_length_mm")
+        if (text := _text(values, name)) is not None
+    }
+    return LabRow(
+        row=_text(values, "row_id") or f"line {line}",
+        line=line,
+        patient_id=patient_of(patient),
+        frame=_whole(values, "frame_index") or 0,
+        segment=segment_of(values, labels),
+        vessel=_text(values, "vessel_name"),
+        phase=phase_of(values),
+        view=_view(values, options.angle_sign),
+        dicom=_path(dicom, root, options),
+        cine=_path(cine, root, options),
+        contours=_path(paths["contours_path"], root, options),
+        mask=_path(paths["mask_path"], root, options),
+        tree=_path(paths["tree_path"], root, options),
+        split=_split(_text(values, "split")),
+        round=_whole(values, "round") or None,
+        lesion_box_xyxy=_box(_text(values, "lesion_box")),
+        measurements=measured,
+        extra=extra,
+    )
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """All rows by lower-case column name.
+
+    Raises:
+        DataError: missing, not text, or without a patient_id column.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream, restkey="", restval="")
+            columns = [(name or "").strip().casefold() for name in reader.fieldnames or ()]
+            rows = [
+                {
+                    name.strip().casefold(): value
+                    for name, value in row.items()
+                    if name and isinstance(value, str)
+                }
+                for row in reader
+            ]
+    except FileNotFoundError:
+        raise DataError(f"{path} is not there; give the CSV's path") from None
+    except (UnicodeDecodeError, csv.Error, OSError) as problem:
+        raise DataError(f"{path} is not a readable CSV ({problem}); save it as UTF-8") from None
+    if "patient_id" not in columns:
+        raise DataError(
+            f"{path} has columns {', '.join(columns) or 'none'}; expected patient_id among them"
+        )
+    return rows
