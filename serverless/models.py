@@ -12,9 +12,11 @@ from pathlib import Path
 from casebook.config import read_config
 from casebook.documents import Document
 from casebook.errors import ConfigError, ModelError
+from casebook.following import Follower
 from casebook.handler import Handler, Kind, ServeConfig
 from casebook.home import Home
 from casebook.labels import LabelSet, read_labels
+from casebook.protocols import Segmenter
 from casebook.registry import Registry
 from casebook.tracks import TrackStore
 from serverless.door import Function, Logger
@@ -26,6 +28,8 @@ class ServingConfig(Document):
 
     labels: str = "labels/coronary.yaml"
     """Label set the detector looks for, beside this file."""
+    base: str = "tiny"
+    """`tiny`: the shipped base; `sam3`: the real weights (`make weights`); or a base's folder."""
     answers: ServeConfig = ServeConfig()
 
 
@@ -46,13 +50,21 @@ def live_model(tell: Tell) -> LiveModel:
         ConfigError: a setting is wrong.
     """
     home = Home.resolve()
-    config, labels = read_serving(Path(os.environ.get("ANGIOLOOP_CONF") or "conf"))
+    conf = Path(os.environ.get("ANGIOLOOP_CONF") or "conf")
+    config, labels = read_serving(conf)
     kind = os.environ.get("ANGIOLOOP_MODEL") or "teacher"
-    sources = {"teacher": _teachers, "student": _students}
-    if kind not in sources:
+    if kind == "teacher":
+        pointer, load = _teachers(home, _base_folder(config.base, home, conf), config, labels)
+    elif kind == "student":
+        pointer, load = _students(home, config, labels)
+    else:
         raise ConfigError(f"ANGIOLOOP_MODEL is {kind!r}; expected teacher or student")
-    pointer, load = sources[kind](home, config.answers, labels)
     return LiveModel(pointer, load, tell)
+
+
+def _base_folder(name: str, home: Home, conf: Path) -> Path:
+    known = {"tiny": conf / "tiny-base", "sam3": home.models / "sam3"}
+    return known.get(name) or Path(name)
 
 
 def open_function(kind: Kind, logger: Logger) -> Function:
@@ -71,34 +83,41 @@ def open_function(kind: Kind, logger: Logger) -> Function:
 Source = tuple[Callable[[], str | None], Callable[[str | None], Handler]]
 
 
-def _teachers(home: Home, answers: ServeConfig, labels: LabelSet) -> Source:
+def _teachers(home: Home, base: Path, config: ServingConfig, labels: LabelSet) -> Source:
     registry, tracks = Registry(home), TrackStore()
 
     def load(model_id: str | None) -> Handler:
-        from segmenter.teacher import load_teacher  # torch stays out of the student's image
+        from segmenter.teacher import load_teacher  # the student's image has no torch
 
         if model_id is not None:
             registry.verify(model_id)
-        teacher = load_teacher(home.models, model_id)
-        return Handler(
-            teacher,
-            labels,
-            config=answers,
-            tracks=tracks,
-        )
+        teacher = load_teacher(home.models, model_id, base=base)
+        return _handler(teacher, config, labels, tracks)
 
     return registry.promoted, load
 
 
-def _students(home: Home, answers: ServeConfig, labels: LabelSet) -> Source:
-    registry = Registry(home)
+def _students(home: Home, config: ServingConfig, labels: LabelSet) -> Source:
+    registry, tracks = Registry(home), TrackStore()
 
     def load(version: str | None) -> Handler:
-        from export.runtime import load_bundle  # onnxruntime stays out of the teacher's image
+        from export.runtime import load_student  # the teacher's image has no need of it
 
         if version is None:
             raise ModelError(f"no student is released in {home.models}; run `make distil` first")
-        student = load_bundle(home.models / "released" / version)
-        return Handler(student, labels, config=answers)
+        student = load_student(home.models / "released" / version)
+        return _handler(student, config, labels, tracks)
 
     return registry.released, load
+
+
+def _handler(
+    segmenter: Segmenter, config: ServingConfig, labels: LabelSet, tracks: TrackStore
+) -> Handler:
+    return Handler(
+        segmenter,
+        labels,
+        tracker=Follower(segmenter),
+        config=config.answers,
+        tracks=tracks,
+    )

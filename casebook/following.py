@@ -1,0 +1,55 @@
+"""Following a mask from frame to frame with any `Segmenter`: the last answer is the next prompt.
+
+For models that bring no tracking memory of their own. Knows no model.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float32
+
+from casebook import masks, metrics
+from casebook.protocols import Frame, Prediction, Prompt, Segmenter
+
+MARGIN = 0.15
+"""How far the object may move between frames, as a share of its box."""
+MIN_MARGIN_PX = 4.0
+
+
+@dataclass(frozen=True)
+class Followed:
+    """What is known of the object on the last frame it was seen on."""
+
+    bitmap: Bool[np.ndarray, "h w"]
+    logits: Float32[np.ndarray, "h w"] | None
+    """The model's own answer, when it gave one."""
+
+
+class Follower:
+    """Implements `Tracker` over a `Segmenter`."""
+
+    def __init__(self, segmenter: Segmenter) -> None:
+        self._segmenter = segmenter
+
+    def start(self, frame: Frame, bitmap: Bool[np.ndarray, "h w"]) -> Followed:
+        """A memory that knows this mask."""
+        return Followed(bitmap, None)
+
+    def step(self, memory: object, frame: Frame) -> tuple[Followed, Prediction]:
+        """The mask near the last one; its score falls with the overlap, to 0 when it is lost."""
+        assert isinstance(memory, Followed)  # noqa: S101 - only `start` and `step` make memories
+        prompt = Prompt(box_xyxy=_grown(memory.bitmap), mask_logits=memory.logits, view=frame.view)
+        found = self._segmenter.predict(self._segmenter.embed(frame), prompt.checked(frame.hw))
+        best = found[0] if found else None
+        if best is None or not best.bitmap.any():
+            empty = np.zeros(frame.hw, dtype=bool)
+            return memory, Prediction(empty, 0.0)
+        score = best.score * metrics.iou(best.bitmap, memory.bitmap) ** 0.5
+        return Followed(best.bitmap, best.logits), Prediction(best.bitmap, score, None, best.logits)
+
+
+def _grown(bitmap: Bool[np.ndarray, "h w"]) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = masks.box_of(bitmap)
+    across = max(MARGIN * (x2 - x1), MIN_MARGIN_PX)
+    down = max(MARGIN * (y2 - y1), MIN_MARGIN_PX)
+    return x1 - across, y1 - down, x2 + across, y2 + down
