@@ -170,7 +170,9 @@ def _bitmap(shape: PulledShape, hw: Size) -> Bool[np.ndarray, "h w"]:
     if shape.type == "mask":
         bitmap = masks.from_cvat(shape.points, hw)
     elif shape.type == "polygon":
-        corners = zip(shape.points[::2], shape.points[1::2], strict=False)
+        if len(shape.points) % 2:
+            raise DataError(f"polygon has {len(shape.points)} numbers; expected pairs of x and y")
+        corners = zip(shape.points[::2], shape.points[1::2], strict=True)
         bitmap = masks.from_polygon(list(corners), hw)
     else:
         raise DataError(

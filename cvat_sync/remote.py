@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from casebook.labels import LabelSet
 
@@ -72,7 +72,7 @@ class RemoteShape:
     frame: int
     label_id: int
     type: str
-    points: Sequence[float]
+    points: Sequence[float | int]
     source: str = "manual"
     score: float = 1.0
     attributes: dict[int, str] = field(default_factory=dict)
@@ -116,6 +116,7 @@ class WorkingTime:
     is_simulated: bool
 
 
+@runtime_checkable
 class Gateway(Protocol):
     """A CVAT server.
 

@@ -1,0 +1,439 @@
+"""Push and pull against a CVAT: the stand-in always, a live server where one is given.
+
+CVAT_URL and CVAT_TOKEN name a live server; what the tests make there is deleted at the end.
+"""
+
+import json
+import os
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from casebook import masks
+from casebook.annotations import Origin, read_annotations
+from casebook.documents import read_document
+from casebook.errors import AccessError, DataError, DeidError, StateError, UnreachableError
+from casebook.labels import Label
+from casebook.rounds import RoundFolder
+from cvat_sync.gateway import CvatGateway, retrying
+from cvat_sync.plan import PushPlan, plan_push
+from cvat_sync.pull import PullResult, pull
+from cvat_sync.push import push
+from cvat_sync.pushed import Pushed
+from cvat_sync.remote import RemoteAnnotations, RemoteShape, RemoteTag
+from cvat_sync.settings import Access, ExchangeConfig
+from tests.contract.cvat_servers import PASSWORD, TOKEN, USER, standin
+from tests.fakes.cvat_round import HW, LABELS, bar, make_round, ref
+
+CONFIG = ExchangeConfig(frames_per_task=2, frames_per_job=1, parallel=2)
+
+
+@pytest.fixture(scope="module")
+def standin_access(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Access]:
+    with standin(tmp_path_factory.mktemp("standin")) as access:
+        yield access
+
+
+@pytest.fixture(params=["standin", pytest.param("live", marks=pytest.mark.cvat)])
+def access(request: pytest.FixtureRequest) -> Access:
+    if request.param == "standin":
+        found: Access = request.getfixturevalue("standin_access")
+        return found
+    url, token = os.environ.get("CVAT_URL"), os.environ.get("CVAT_TOKEN")
+    if not url or not token:
+        pytest.skip("no live CVAT: set CVAT_URL and CVAT_TOKEN")
+    return Access(url=url.rstrip("/"), token=token)
+
+
+@pytest.fixture
+def gateway(access: Access) -> Iterator[CvatGateway]:
+    with CvatGateway(access) as opened:
+        yield opened
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RoundFolder:
+    return make_round(tmp_path)
+
+
+def call(access: Access, method: str, path: str, body: object = None) -> Any:
+    """One REST call, as the web page makes it."""
+    request = urllib.request.Request(  # noqa: S310 - an address of ours
+        f"{access.url}{path}",
+        method=method,
+        data=None if body is None else json.dumps(body).encode(),
+        headers={"Authorization": f"Bearer {access.token}", "Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request) as answer:  # noqa: S310
+        payload = answer.read()
+    return json.loads(payload) if payload else None
+
+
+@pytest.fixture
+def plan(folder: RoundFolder, access: Access, request: pytest.FixtureRequest) -> Iterator[PushPlan]:
+    """A plan with a project of this test alone, which is deleted afterwards."""
+    name = f"angioloop test {request.node.name} {folder.path.parent.parent.name}"
+    config = CONFIG.with_(project=name)
+    proposals = read_annotations(folder.file("proposals.coco.json"))
+    yield plan_push(folder.manifest(), folder.manifest_sha256(), proposals, config)
+    for project in call(access, "GET", "/api/projects?page_size=100")["results"]:
+        if project["name"] == name:
+            call(access, "DELETE", f"/api/projects/{project['id']}")
+
+
+def push_it(folder: RoundFolder, plan: PushPlan, gateway: Any, access: Access) -> Pushed:
+    return push(
+        folder,
+        plan,
+        folder.manifest(),
+        gateway,
+        url=access.url,
+        retrying=retrying,
+        parallel=CONFIG.parallel,
+    )
+
+
+def pull_it(folder: RoundFolder, pushed: Pushed, gateway: Any, **options: bool) -> PullResult:
+    return pull(folder, pushed, gateway, parallel=CONFIG.parallel, **options)
+
+
+def complete(access: Access, gateway: CvatGateway, pushed: Pushed, keep_open: int = 0) -> None:
+    jobs = [job for task in pushed.tasks for job in gateway.jobs(task.task_id)]
+    for job in jobs[: len(jobs) - keep_open]:
+        state = {"stage": "acceptance", "state": "completed"}
+        call(access, "PATCH", f"/api/jobs/{job.id}", state)
+
+
+def place_of(pushed: Pushed, number: int) -> tuple[int, int]:
+    """Task and frame of a case."""
+    for task in pushed.tasks:
+        if ref(number).file_name in task.frames:
+            return task.task_id, task.frames.index(ref(number).file_name)
+    raise AssertionError(number)
+
+
+def shape(frame: int, label_id: int, points: list[int], type_: str = "mask") -> RemoteShape:
+    return RemoteShape(None, frame, label_id, type_, points, "manual")
+
+
+def with_shapes(
+    gateway: CvatGateway,
+    pushed: Pushed,
+    number: int,
+    change: Callable[[int, dict[str, int]], RemoteAnnotations],
+) -> None:
+    """Let a case's task have other annotations on that case's frame."""
+    task_id, frame = place_of(pushed, number)
+    labels = {label.name: label.id for label in gateway.labels(pushed.project_id)}
+    drawn = gateway.task_annotations(task_id)
+    new = change(frame, labels)
+    kept = tuple(one for one in drawn.shapes if one.frame != frame)
+    gateway.replace_annotations(
+        task_id, RemoteAnnotations((*kept, *new.shapes), (*drawn.tags, *new.tags))
+    )
+
+
+def end_state(gateway: CvatGateway, project_id: int) -> dict[str, tuple[int, int]]:
+    return {
+        task.key: (task.n_frames, len(gateway.task_annotations(task.id).shapes))
+        for task in gateway.tasks(project_id)
+    }
+
+
+def test_a_pushed_round_has_its_frames_lossless_and_its_proposals_scored(
+    folder: RoundFolder, plan: PushPlan, gateway: CvatGateway, access: Access
+) -> None:
+    pushed = push_it(folder, plan, gateway, access)
+    assert read_document(folder.file("pushed.json"), Pushed) == pushed
+    assert [task.masks for task in pushed.tasks] == [2, 2, 0]
+    task_id, frame = place_of(pushed, 3)
+    url = f"{access.url}/api/tasks/{task_id}/data/?type=frame&number={frame}&quality=original"
+    asked = urllib.request.Request(  # noqa: S310
+        url, headers={"Authorization": f"Bearer {access.token}"}
+    )
+    with urllib.request.urlopen(asked) as answer:  # noqa: S310
+        sent = (folder.home.cases / "case-003" / "00003.png").read_bytes()
+        assert answer.read() == sent
+    drawn = [one for one in gateway.task_annotations(task_id).shapes if one.frame == frame]
+    assert len(drawn) == 1
+    assert (drawn[0].source, drawn[0].score) == ("auto", pytest.approx(0.87))
+    assert (masks.from_cvat(drawn[0].points, HW) == bar(10)).all()
+    labels = {label.name: label for label in gateway.labels(pushed.project_id)}
+    assert drawn[0].attributes[labels["LAD"].attributes["model_id"]] == "round-01-abc"
+    assert drawn[0].attributes[labels["LAD"].attributes["confidence"]] == "87"
+    assert len(gateway.jobs(task_id)) == 2
+
+
+def test_what_experts_did_comes_back_mask_by_mask(
+    folder: RoundFolder, plan: PushPlan, gateway: CvatGateway, access: Access
+) -> None:
+    pushed = push_it(folder, plan, gateway, access)
+    refined = bar(10)
+    refined[10:14, 5:15] = False
+    with_shapes(
+        gateway,
+        pushed,
+        1,
+        lambda frame, labels: RemoteAnnotations(
+            (
+                shape(frame, labels["LAD"], masks.to_cvat(refined)),
+                shape(frame, labels["RCA"], masks.to_cvat(bar(25))),
+            )
+        ),
+    )
+    with_shapes(gateway, pushed, 2, lambda _frame, _labels: RemoteAnnotations())
+    reason = gateway.labels(pushed.project_id)
+    spec = next(label for label in reason if label.name == "rejected").attributes["reason"]
+    with_shapes(
+        gateway,
+        pushed,
+        3,
+        lambda frame, labels: RemoteAnnotations(
+            (), (RemoteTag(None, frame, labels["rejected"], {spec: "unusable frame"}),)
+        ),
+    )
+    task_id, frame = place_of(pushed, 0)
+    job = next(job for job in gateway.jobs(task_id) if job.start_frame <= frame <= job.stop_frame)
+    issue = {"frame": frame, "position": [3, 4], "job": job.id, "message": "is this the LAD?"}
+    call(access, "POST", "/api/issues", issue)
+    complete(access, gateway, pushed)
+    result = pull_it(folder, pushed, gateway)
+    corrections = result.corrections
+    assert {
+        outcome: corrections.count(outcome)
+        for outcome in ("accepted", "refined", "added", "deleted")
+    } == {"accepted": 1, "refined": 1, "added": 1, "deleted": 1}
+    assert corrections.rejected == (ref(3),)
+    change = next(one for one in corrections.changes if one.outcome == "refined")
+    assert change.iou == pytest.approx(20 / 30)
+    assert change.changed_px == 40
+    sealed = read_annotations(folder.file("annotations.coco.json"))
+    status = {image.case_id: image.status for image in sealed.images}
+    assert status == {
+        "case-000": "ok",
+        "case-001": "corrected",
+        "case-002": "corrected",
+        "case-003": "rejected",
+        "case-004": "ok",
+    }
+    images = {image.case_id: image for image in sealed.images}
+    assert images["case-000"].notes == ("is this the LAD?",)
+    assert images["case-003"].reason == "unusable frame"
+    accepted = sealed.of_image(images["case-000"].id)[0]
+    assert (accepted.origin, accepted.model_id) == (Origin.MODEL_REVIEWED, "round-01-abc")
+    assert {one.origin for one in sealed.of_image(images["case-001"].id)} == {Origin.HUMAN}
+    assert result.effort.cases == 5
+
+
+def test_pull_refuses_unfinished_jobs_and_keeps_the_finished_ones(
+    folder: RoundFolder, plan: PushPlan, gateway: CvatGateway, access: Access
+) -> None:
+    pushed = push_it(folder, plan, gateway, access)
+    complete(access, gateway, pushed, keep_open=2)
+    with pytest.raises(StateError, match="2 of 5 jobs are not completed"):
+        pull_it(folder, pushed, gateway)
+    assert len(list(folder.file("pull").glob("job-*.json"))) == 3
+    assert not folder.has("annotations.coco.json")
+    assert not folder.has("corrections.json")
+    result = pull_it(folder, pushed, gateway, allow_incomplete=True)
+    assert len(result.left_out) == 2
+    sealed = read_annotations(folder.file("annotations.coco.json"))
+    assert sum(image.status == "pending" for image in sealed.images) == 2
+
+
+@pytest.mark.parametrize(
+    ("points", "says"),
+    [
+        pytest.param([3, 5, 2, 2, 5, 5], "add up", id="runs do not fill the box"),
+        pytest.param([0, 16, 46, 38, 49, 41], "outside", id="box outside the image"),
+        pytest.param([16, 2, 2, 5, 5], "empty", id="nothing set"),
+    ],
+)
+def test_a_damaged_mask_is_named_and_the_rest_goes_on(
+    folder: RoundFolder,
+    plan: PushPlan,
+    gateway: CvatGateway,
+    access: Access,
+    points: list[int],
+    says: str,
+) -> None:
+    pushed = push_it(folder, plan, gateway, access)
+    with_shapes(
+        gateway,
+        pushed,
+        1,
+        lambda frame, labels: RemoteAnnotations((shape(frame, labels["RCA"], points),)),
+    )
+    complete(access, gateway, pushed)
+    with pytest.raises(DataError, match=rf"case-001\.f00003\.png, RCA .*{says}"):
+        pull_it(folder, pushed, gateway)
+    assert len(list(folder.file("pull").glob("job-*.json"))) == 5
+    result = pull_it(folder, pushed, gateway, allow_incomplete=True)
+    assert len(result.refused) == 1
+    assert result.corrections.count("accepted") == 3
+
+
+class Dying:
+    """A gateway whose process dies at the n-th call that changes CVAT, before or after it."""
+
+    def __init__(self, gateway: CvatGateway, at: int, *, after: bool) -> None:
+        self._gateway, self._left, self._after = gateway, at, after
+        self._lock = threading.Lock()
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._gateway, name)
+        if name not in {"create_project", "create_task", "replace_annotations", "delete_task"}:
+            return method
+
+        def call_or_die(*args: Any, **options: Any) -> Any:
+            with self._lock:
+                self._left -= 1
+                is_last = self._left == 0
+            if is_last and not self._after:
+                raise KeyboardInterrupt
+            answer = method(*args, **options)
+            if is_last:
+                raise KeyboardInterrupt
+            return answer
+
+        return call_or_die
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("at", [1, 2, 3, 5])
+def test_a_killed_push_resumes_to_the_same_end(
+    folder: RoundFolder,
+    plan: PushPlan,
+    gateway: CvatGateway,
+    access: Access,
+    at: int,
+    after: bool,
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        push_it(folder, plan, Dying(gateway, at, after=after), access)
+    assert not folder.has("pushed.json")
+    pushed = push_it(folder, plan, gateway, access)
+    expected = {task.key: (len(task.frames), len(task.masks)) for task in plan.tasks}
+    assert end_state(gateway, pushed.project_id) == expected
+    assert len(gateway.tasks(pushed.project_id)) == len(plan.tasks)
+    ours = [project for project in gateway.projects() if project.name == plan.project]
+    assert len(ours) == 1
+
+
+def test_what_people_drew_survives_a_push_that_was_killed_late(
+    folder: RoundFolder, plan: PushPlan, gateway: CvatGateway, access: Access
+) -> None:
+    first = push_it(folder, plan, gateway, access)
+    with_shapes(
+        gateway,
+        first,
+        0,
+        lambda frame, labels: RemoteAnnotations(
+            (shape(frame, labels["RCA"], masks.to_cvat(bar(30))),)
+        ),
+    )
+    folder.file("pushed.json").unlink()
+    again = push_it(folder, plan, gateway, access)
+    assert again.tasks == first.tasks
+    task_id, frame = place_of(again, 0)
+    drawn = [one for one in gateway.task_annotations(task_id).shapes if one.frame == frame]
+    assert [(masks.from_cvat(one.points, HW) == bar(30)).all() for one in drawn] == [True]
+
+
+def test_nothing_is_sent_without_proof_of_deidentification(
+    tmp_path: Path, gateway: CvatGateway, access: Access
+) -> None:
+    folder = make_round(tmp_path, deid=None)
+    proposals = read_annotations(folder.file("proposals.coco.json"))
+    plan = plan_push(
+        folder.manifest(), folder.manifest_sha256(), proposals, ExchangeConfig(project="never")
+    )
+    with pytest.raises(DeidError, match="5 cases have no de-identification record"):
+        push_it(folder, plan, gateway, access)
+    assert [project for project in gateway.projects() if project.name == "never"] == []
+
+
+def test_a_frame_changed_since_the_selection_is_not_sent(
+    folder: RoundFolder, plan: PushPlan, gateway: CvatGateway, access: Access
+) -> None:
+    path = folder.home.cases / "case-002" / "00003.png"
+    path.write_bytes(path.read_bytes() + b"\0")
+    with pytest.raises(DataError, match=r"1 frames are missing or changed .*case-002"):
+        push_it(folder, plan, gateway, access)
+
+
+def test_a_label_the_project_lacks_is_named(
+    folder: RoundFolder, plan: PushPlan, gateway: CvatGateway, access: Access
+) -> None:
+    fewer = LABELS.with_(labels=tuple(one for one in LABELS.labels if one.name != "RCA"))
+    gateway.create_project(plan.project, plan.project_key, fewer)
+    with pytest.raises(DataError, match="lacks the labels RCA"):
+        push_it(folder, plan, gateway, access)
+    push(
+        folder,
+        plan,
+        folder.manifest(),
+        gateway,
+        url=access.url,
+        retrying=retrying,
+        parallel=1,
+        add_labels=True,
+    )
+    assert folder.has("pushed.json")
+
+
+def test_all_pages_of_a_long_list_are_read(
+    plan: PushPlan, gateway: CvatGateway, access: Access
+) -> None:
+    many = LABELS.with_(labels=tuple(Label(name=f"label {i:03d}") for i in range(120)))
+    project = gateway.create_project(plan.project, plan.project_key, many)
+    assert len(gateway.labels(project.id)) == 120
+
+
+def test_a_wrong_token_is_refused_in_one_line(access: Access) -> None:
+    with (
+        pytest.raises(AccessError, match="refused the credentials"),
+        CvatGateway(access.with_(token="wrong")),
+    ):
+        pass
+
+
+def test_a_wrong_password_is_refused_in_one_line(standin_access: Access) -> None:
+    with (
+        pytest.raises(AccessError, match="refused the credentials"),
+        CvatGateway(Access(url=standin_access.url, user=USER, password="wrong")),
+    ):
+        pass
+
+
+def test_a_password_logs_in(standin_access: Access) -> None:
+    with CvatGateway(Access(url=standin_access.url, user=USER, password=PASSWORD)) as gateway:
+        assert gateway.about().endswith(f"as user {USER}")
+
+
+def test_a_server_that_is_not_there_is_unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cvat_sync.gateway.ATTEMPTS", 1)
+    with (
+        pytest.raises(UnreachableError, match="no answer from CVAT"),
+        CvatGateway(Access(url="http://127.0.0.1:9", token=TOKEN)),
+    ):
+        pass
+
+
+def test_a_push_through_a_bad_network_ends_as_a_good_one(
+    folder: RoundFolder, tmp_path: Path
+) -> None:
+    proposals = read_annotations(folder.file("proposals.coco.json"))
+    plan = plan_push(folder.manifest(), folder.manifest_sha256(), proposals, CONFIG)
+    with (
+        standin(tmp_path / "server", "--fault-rate", "0.15", "--fault-seed", "3") as access,
+        CvatGateway(access) as gateway,
+    ):
+        pushed = push_it(folder, plan, gateway, access)
+        expected = {task.key: (len(task.frames), len(task.masks)) for task in plan.tasks}
+        assert end_state(gateway, pushed.project_id) == expected
+        assert len(gateway.tasks(pushed.project_id)) == len(plan.tasks)
