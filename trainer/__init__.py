@@ -1,0 +1,1 @@
+"""Training rounds as a service: select, propose, train, evaluate, decide, promote, report."""

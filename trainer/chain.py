@@ -1,0 +1,94 @@
+"""The order of a round's steps, what each needs, and how they are queued.
+
+Sends by task name; knows nothing of how a step works.
+"""
+
+from pathlib import Path
+
+from celery import chain
+
+from casebook.cases import Split
+from casebook.catalogue import Catalogue
+from casebook.embedded import ensure_worker
+from casebook.errors import StateError
+from casebook.rounds import RoundFolder
+from trainer.app import configured_app
+from trainer.requests import Request, ask, pending
+
+STEP_FILES = {
+    "select": "manifest.json",
+    "propose": "proposals.coco.json",
+    "train": "candidate.json",
+    "evaluate": "evaluation.json",
+    "decide": "decision.json",
+    "promote": "promotion.json",
+    "report": "report.json",
+}
+"""What each step writes."""
+TRAINING = ("train", "evaluate", "decide", "promote", "report")
+"""What `make train` runs, after the selection in round 1."""
+
+
+def steps_of(number: int) -> tuple[str, ...]:
+    """The steps `make train` runs for a round: round 1 also selects."""
+    return ("select", *TRAINING) if number == 1 else TRAINING
+
+
+def steps_left(folder: RoundFolder) -> tuple[str, ...]:
+    """Steps of the round's training whose file is not there yet, from the first missing one on."""
+    steps = steps_of(folder.number)
+    missing = [index for index, step in enumerate(steps) if not folder.has(STEP_FILES[step])]
+    return steps[missing[0] :] if missing else ()
+
+
+def check_ready(folder: RoundFolder) -> None:
+    """Refuse to train a round whose annotations are not there.
+
+    Raises:
+        StateError: says which command writes the missing file.
+    """
+    number = folder.number
+    if number == 1:
+        if folder.has("manifest.json"):
+            return
+        catalogue = Catalogue(folder.home)
+        if not any(True for _ in catalogue.cases(split=Split.TRAIN, annotated=True)):
+            raise StateError(
+                "round 01: the catalogue has no train case with expert annotations. Import some "
+                "with `casebook import`"
+            )
+        return
+    folder.need(
+        "annotations.coco.json",
+        f"Run `cvatsync push --round {number}`, annotate, then `cvatsync pull --round {number}`.",
+    )
+    before = RoundFolder(folder.home, number - 1)
+    before.need("decision.json", f"Run `make train ROUND={number - 1}` first.")
+
+
+def queue_steps(
+    folder: RoundFolder, steps: tuple[str, ...], conf: Path, overrides: tuple[str, ...] = ()
+) -> None:
+    """Put steps in the queue, one after the other, and see that somebody does them."""
+    request = pending(folder)
+    if folder.home.embedded and request is not None and _covers(request, steps, conf, overrides):
+        ensure_worker(folder.home)  # one that lives is at it; a new one resumes it
+        return
+    ask(folder, steps, conf, overrides)
+    app = configured_app(folder.home)
+    kwargs = {
+        "round": folder.number,
+        "home": str(folder.home.root),
+        "conf": str(conf.resolve()),
+        "overrides": list(overrides),
+    }
+    links = [app.signature(f"angioloop.{step}", kwargs=kwargs, immutable=True) for step in steps]
+    chain(*links, app=app).apply_async()
+    ensure_worker(folder.home)
+
+
+def _covers(
+    request: Request, steps: tuple[str, ...], conf: Path, overrides: tuple[str, ...]
+) -> bool:
+    same = request.conf == str(conf.resolve()) and request.overrides == overrides
+    return same and set(steps) <= set(request.left)

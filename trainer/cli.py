@@ -1,0 +1,322 @@
+"""The `trainer` command: train a round, follow it, see and choose models, write reports.
+
+Knows no step; work is queued by name and followed on disk.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from casebook.documents import Document
+from casebook.embedded import worker_alive
+from casebook.errors import AngioloopError, StateError
+from casebook.home import Home
+from casebook.registry import ModelCard, Registry
+from casebook.rounds import RoundFolder
+from trainer.follow import Display, follow
+from trainer.lineage import previous_teacher
+from trainer.requests import failure, pending, round_folders
+
+F = TypeVar("F", bound=Callable[..., Any])
+INTERRUPTED = 130
+
+
+class Commands(click.Group):
+    """A group whose expected failures are one line and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, and turn our errors into a message."""
+        try:
+            return super().invoke(ctx)
+        except AngioloopError as problem:
+            click.echo(f"Error: {problem}", err=True)
+            sys.exit(problem.exit_code)
+
+
+_home = click.option("--home", type=click.Path(path_type=Path), help="The workspace.")
+_conf = click.option(
+    "--conf",
+    type=click.Path(path_type=Path),
+    default=Path("conf"),
+    show_default=True,
+    help="Folder of round-NN.yaml.",
+)
+_json = click.option("--json", "as_json", is_flag=True, help="Answer as JSON.")
+_detach = click.option("--detach", is_flag=True, help="Queue only; do not follow.")
+_round = click.option("--round", "number", type=click.IntRange(min=1), help="Round.")
+_set = click.option(
+    "--set", "overrides", multiple=True, metavar="NAME=VALUE", help="For instance train.lr=1e-4."
+)
+
+
+@click.group(cls=Commands)
+def main() -> None:
+    """Training rounds: from pulled annotations to a promoted model and its report."""
+
+
+@main.command()
+@click.option("--round", "number", type=click.IntRange(min=1), required=True, help="Round.")
+@_home
+@_conf
+@_set
+@click.option("--force", is_flag=True, help="Train again: drops the round's candidate and after.")
+@_detach
+def train(
+    number: int,
+    home: Path | None,
+    conf: Path,
+    overrides: tuple[str, ...],
+    force: bool,
+    detach: bool,
+) -> None:
+    """Train, evaluate, decide, promote and report a round, and follow it.
+
+    Example: trainer train --round 2
+    """
+    from trainer.chain import STEP_FILES, TRAINING, check_ready, queue_steps, steps_left
+    from trainer.rounds_config import read_round_config
+
+    folder = RoundFolder(Home.resolve(home), number)
+    read_round_config(conf, number, overrides)
+    check_ready(folder)
+    if force:
+        for step in TRAINING:
+            folder.file(STEP_FILES[step]).unlink(missing_ok=True)
+    left = steps_left(folder)
+    if left:
+        queue_steps(folder, left, conf, overrides)
+        _watch(folder, detach)
+    if not detach:
+        click.echo(_outcome(folder))
+
+
+@main.command(name="follow")
+@_round
+@_home
+def follow_command(number: int | None, home: Path | None) -> None:
+    """Follow a round that is being worked on; Ctrl-C stops only the following.
+
+    Example: trainer follow --round 2
+    """
+    place = Home.resolve(home)
+    folder = RoundFolder(place, number) if number else _busy_round(place)
+    _watch(folder, detach=False)
+    click.echo(f"round {folder.number:02d}: {folder.state()}")
+
+
+@main.command()
+@_home
+@_json
+def status(home: Path | None, as_json: bool) -> None:
+    """Show each round's state, what is queued and which teacher is in use.
+
+    Example: trainer status --json
+    """
+    place = Home.resolve(home)
+    rounds = [_status_of(folder) for folder in round_folders(place)]
+    promoted = Registry(place).promoted()
+    worker = worker_alive(place) if place.embedded else None
+    if as_json:
+        entries = [entry.model_dump() for entry in rounds]
+        click.echo(json.dumps({"rounds": entries, "promoted": promoted, "worker": worker}))
+        return
+    for entry in rounds:
+        notes = f"  queued: {', '.join(entry.left)}" if entry.left else ""
+        notes += f"  failed: {entry.failed}" if entry.failed else ""
+        click.echo(f"round {entry.round:02d}  {entry.state}{notes}")
+    click.echo(f"teacher {promoted or 'none promoted yet'}; {_worker_words(worker)}")
+
+
+@main.command()
+@_home
+@_json
+def models(home: Path | None, as_json: bool) -> None:
+    """List the models of the workspace, oldest first; * is the teacher in use.
+
+    Example: trainer models
+    """
+    registry = Registry(Home.resolve(home))
+    cards, promoted = registry.cards(), registry.promoted()
+    if as_json:
+        entries = [
+            {**card.model_dump(mode="json"), "promoted": card.model_id == promoted}
+            for card in cards
+        ]
+        click.echo(json.dumps(entries))
+        return
+    for card in cards:
+        click.echo(_model_line(card, is_promoted=card.model_id == promoted))
+
+
+@main.command()
+@click.argument("model_id")
+@click.option("--reason", required=True, help="Kept in audit.jsonl.")
+@_home
+def promote(model_id: str, reason: str, home: Path | None) -> None:
+    """Take a model as the teacher by hand.
+
+    Example: trainer promote round-02-1a2b3c4d --reason "visual review"
+    """
+    registry = Registry(Home.resolve(home))
+    if registry.card(model_id).kind != "teacher":
+        raise StateError(f"{model_id} is a {registry.card(model_id).kind}, not a teacher")
+    registry.promote(model_id, reason)
+    click.echo(f"{model_id} is the teacher now")
+
+
+@main.command()
+@click.option("--reason", required=True, help="Kept in audit.jsonl.")
+@_home
+def rollback(reason: str, home: Path | None) -> None:
+    """Go back to the teacher that was in use before the present one.
+
+    Example: trainer rollback --reason "misses the LCX"
+    """
+    place = Home.resolve(home)
+    model_id = previous_teacher(place)
+    Registry(place).promote(model_id, f"rollback: {reason}")
+    click.echo(f"{model_id} is the teacher again")
+
+
+@main.command()
+@_home
+@_json
+def report(home: Path | None, as_json: bool) -> None:
+    """Write the report over all rounds: rounds/report.html and report.json.
+
+    Example: trainer report
+    """
+    from trainer.overview import write_overview
+
+    place = Home.resolve(home)
+    overview = write_overview(place)
+    if as_json:
+        click.echo(overview.model_dump_json())
+        return
+    click.echo(place.root / "rounds" / "report.html")
+
+
+@main.command()
+@_home
+@_conf
+@_set
+@_detach
+def control(home: Path | None, conf: Path, overrides: tuple[str, ...], detach: bool) -> None:
+    """Train as many steps on round 1's data only: what did the corrections bring?
+
+    Example: trainer control
+    """
+    _one_step("control", home, conf, overrides, detach)
+    if not detach:
+        click.echo(Home.resolve(home).root / "rounds" / "control.json")
+
+
+@main.command()
+@_home
+@_conf
+@_set
+@_detach
+def distil(home: Path | None, conf: Path, overrides: tuple[str, ...], detach: bool) -> None:
+    """Distil the promoted teacher to the ONNX student and release it if it passes the gates.
+
+    Example: trainer distil
+    """
+    _one_step("distil", home, conf, overrides, detach)
+    if not detach:
+        click.echo(f"released {Registry(Home.resolve(home)).released() or 'nothing yet'}")
+
+
+class RoundStatus(Document):
+    """A round as `trainer status` shows it."""
+
+    round: int
+    state: str
+    """The last file that is there."""
+    left: tuple[str, ...]
+    """Steps asked for and not done."""
+    failed: str | None
+
+
+def _status_of(folder: RoundFolder) -> RoundStatus:
+    request, failed = pending(folder), failure(folder)
+    return RoundStatus(
+        round=folder.number,
+        state=folder.state(),
+        left=request.left if request else (),
+        failed=f"{failed.step}: {failed.message}" if failed else None,
+    )
+
+
+def _one_step(
+    step: str, home: Path | None, conf: Path, overrides: tuple[str, ...], detach: bool
+) -> None:
+    from trainer.chain import queue_steps
+
+    place = Home.resolve(home)
+    folder = _last_decided(place)
+    queue_steps(folder, (step,), conf, overrides)
+    _watch(folder, detach)
+
+
+def _watch(folder: RoundFolder, detach: bool) -> None:
+    """Follow the round's request to its end, unless detached."""
+    again = f"trainer follow --round {folder.number} --home {folder.home.root}"
+    if detach:
+        click.echo(f"queued; `{again}` follows", err=True)
+        return
+    request = pending(folder)
+    display = Display(folder.number)
+    try:
+        follow(folder, display, since=request.at if request else None)
+    except KeyboardInterrupt:
+        display.close()
+        click.echo(f"\nStopped following; the worker goes on. `{again}` follows again.", err=True)
+        sys.exit(INTERRUPTED)
+    finally:
+        display.close()
+
+
+def _busy_round(home: Home) -> RoundFolder:
+    busy = [folder for folder in round_folders(home) if pending(folder) is not None]
+    if not busy:
+        raise StateError("nothing is being worked on; `trainer status` shows the rounds")
+    return busy[-1]
+
+
+def _last_decided(home: Home) -> RoundFolder:
+    decided = [folder for folder in round_folders(home) if folder.has("decision.json")]
+    if not decided:
+        raise StateError("no round has been decided yet. Run `make train ROUND=1` first.")
+    return decided[-1]
+
+
+def _outcome(folder: RoundFolder) -> str:
+    from trainer.results import Decision
+
+    path = folder.need("decision.json", f"Run `make train ROUND={folder.number}` again.")
+    decision = Decision.model_validate_json(path.read_bytes())
+    verdict = "promoted" if decision.promote else f"not promoted, {decision.incumbent} stays"
+    return (
+        f"round {folder.number:02d}: {decision.candidate} {verdict} "
+        f"({'; '.join(decision.reasons)})\n{folder.file('report.html')}"
+    )
+
+
+def _worker_words(worker: bool | None) -> str:
+    if worker is None:
+        return "workers run at $ANGIOLOOP_BROKER"
+    return "a worker is at work" if worker else "no worker runs"
+
+
+def _model_line(card: ModelCard, *, is_promoted: bool) -> str:
+    mark = "*" if is_promoted else " "
+    figures = "  ".join(f"{name} {value:.3f}" for name, value in sorted(card.figures.items()))
+    return f"{mark} {card.model_id}  {card.kind}  {card.architecture}  {figures}".rstrip()
+
+
+if __name__ == "__main__":
+    main()

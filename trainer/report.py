@@ -1,0 +1,92 @@
+"""A round's report: report.json, and one self-contained page with plots and overlays."""
+
+from dataclasses import dataclass
+
+from casebook.documents import read_document, write_bytes, write_document
+from casebook.rounds import RoundFolder
+from trainer.charts import cases_chart, groups_chart, loss_chart
+from trainer.decide import read_decision
+from trainer.evaluate import read_evaluation
+from trainer.overlays import overlay_png
+from trainer.overview import write_overview
+from trainer.page import data_uri, render
+from trainer.results import Candidate
+from trainer.scores import CaseScore
+from trainer.summary import RoundReport, summarise
+from trainer.teachers import load_teacher_of
+from trainer.work import Work
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One overlay of the gallery."""
+
+    title: str
+    uri: str
+    iou: float
+    note: str
+
+
+def report(work: Work) -> str:
+    """Write the round's report, once, and the one over all rounds."""
+    folder = work.folder
+    if not folder.has("report.json"):
+        decision = read_decision(folder)
+        candidate = read_candidate(folder)
+        found = summarise(folder, candidate, read_evaluation(folder), decision)
+        page = render(
+            "report.html.j2",
+            report=found,
+            charts=_charts(work, found),
+            gallery=_gallery(work, found),
+        )
+        write_bytes(folder.file("report.html"), page.encode())
+        write_document(folder.file("report.json"), found)
+    write_overview(folder.home)
+    return str(folder.file("report.html"))
+
+
+def read_candidate(folder: RoundFolder) -> Candidate:
+    """The round's candidate.
+
+    Raises:
+        StateError: there is none yet.
+    """
+    how = f"Run `make train ROUND={folder.number}`."
+    return read_document(folder.need("candidate.json", how), Candidate)
+
+
+def _charts(work: Work, found: RoundReport) -> dict[str, str]:
+    charts = {"cases": cases_chart(found)}
+    if found.vessels or found.labels:
+        charts["groups"] = groups_chart(found)
+    curve = {
+        event.values["step"]: event.values["loss"]
+        for event in work.folder.events()
+        if event.step == "train" and {"step", "loss"} <= set(event.values)
+    }
+    if len(curve) > 1:
+        charts["loss"] = loss_chart(sorted(curve), [curve[step] for step in sorted(curve)])
+    return charts
+
+
+def _gallery(work: Work, found: RoundReport) -> list[Picture]:
+    """Best, median and worst test case."""
+    cases = found.cases
+    chosen: dict[str, tuple[str, CaseScore]] = {}
+    for title, index in (("worst", -1), ("median", len(cases) // 2), ("best", 0)):
+        chosen[cases[index].case_id] = (title, cases[index])
+    teacher = load_teacher_of(work, found.candidate)
+    order = ("best", "median", "worst")
+    pictures = []
+    for title, case in sorted(chosen.values(), key=lambda pair: order.index(pair[0])):
+        png = overlay_png(teacher, work.catalogue, case.case_id, found_labels(work))
+        note = " · ".join(part for part in (case.case_id, case.vessel, case.label) if part)
+        pictures.append(Picture(title, data_uri(png), case.iou_box, note))
+    return pictures
+
+
+def found_labels(work: Work) -> tuple[str, ...]:
+    """Names of the labels scored on their own: segments and objects, not the whole tree."""
+    labels = work.folder.manifest().labels
+    return tuple(label.name for label in labels.masks if label.role in {"segment", "object"})

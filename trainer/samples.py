@@ -1,0 +1,140 @@
+"""Training samples from the annotations of the rounds so far.
+
+Rejected frames never train, nor does a mask nobody reviewed. Knows no model.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from casebook import masks
+from casebook.annotations import AnnotationSet, CocoImage, read_annotations
+from casebook.cases import Case, Split
+from casebook.catalogue import Catalogue
+from casebook.documents import sha256_of_file
+from casebook.errors import DataError
+from casebook.home import Home
+from casebook.labels import Label, LabelSet
+from casebook.rounds import RoundFolder
+from segmenter.rounds import Sample, TrainMask
+from trainer.rounds_config import OriginWeights
+
+_TRAINS = {"ok", "corrected"}
+
+
+@dataclass
+class TrainingSet:
+    """What a round trains on, counted."""
+
+    samples: list[Sample] = field(default_factory=list)
+    rejected: int = 0
+    masks_by_origin: dict[str, int] = field(default_factory=dict)
+
+
+def annotation_digests(home: Home, rounds: Iterable[int]) -> tuple[str, ...]:
+    """Digest of each round's annotations.
+
+    Raises:
+        StateError: a round has none.
+    """
+    return tuple(
+        sha256_of_file(
+            RoundFolder(home, number).need(
+                "annotations.coco.json", f"Run `cvatsync pull --round {number}`."
+            )
+        )
+        for number in rounds
+    )
+
+
+def training_set(
+    home: Home,
+    catalogue: Catalogue,
+    rounds: Sequence[int],
+    labels: LabelSet,
+    weights: OriginWeights,
+) -> TrainingSet:
+    """All usable annotations of some rounds.
+
+    Raises:
+        DataError: a case is not a training case, or a label is unknown.
+    """
+    found = TrainingSet()
+    for number in rounds:
+        annotations = read_annotations(RoundFolder(home, number).file("annotations.coco.json"))
+        for image in annotations.images:
+            case = catalogue.get(image.case_id)
+            if case.split is not Split.TRAIN:
+                raise DataError(
+                    f"round {number:02d}: case {case.case_id} is of split {case.split.value} and "
+                    "must never train; remove it from annotations.coco.json"
+                )
+            if image.status == "rejected":
+                found.rejected += 1
+            elif image.status in _TRAINS:
+                _add(found, annotations, image, case, catalogue, labels, weights)
+    if not found.samples:
+        raise DataError(
+            f"rounds {', '.join(map(str, rounds))} hold no reviewed mask to train on "
+            f"({found.rejected} frames are rejected); annotate and pull again"
+        )
+    return found
+
+
+def _add(
+    found: TrainingSet,
+    annotations: AnnotationSet,
+    image: CocoImage,
+    case: Case,
+    catalogue: Catalogue,
+    labels: LabelSet,
+    weights: OriginWeights,
+) -> None:
+    drawn: list[tuple[Label, TrainMask]] = []
+    for entry in annotations.of_image(image.id):
+        weight = weights.of(entry.origin)
+        if weight == 0:
+            continue
+        label = labels.find(annotations.label_of(entry))
+        bitmap = masks.decode(entry.mask)
+        drawn.append((label, TrainMask(label.name, bitmap, weight, label.role != "tree")))
+        origin = entry.origin.value
+        found.masks_by_origin[origin] = found.masks_by_origin.get(origin, 0) + 1
+    if drawn:
+        frame = catalogue.frame(image.ref)
+        concepts = _implied(drawn, case, labels)
+        shown = tuple(mask for _, mask in drawn) + concepts
+        found.samples.append(Sample(frame, shown, _absent(drawn, case, labels)))
+
+
+def _implied(
+    drawn: Sequence[tuple[Label, TrainMask]], case: Case, labels: LabelSet
+) -> tuple[TrainMask, ...]:
+    """Concepts the drawn masks stand for: the analysed segment, and the tree they make up."""
+    implied = []
+    roles = {label.role for label, _ in drawn}
+    segments = [mask for label, mask in drawn if label.role == "segment"]
+    lesions, trees = labels.of_role("lesion"), labels.of_role("tree")
+    if case.segment is not None and lesions and "lesion" not in roles:
+        analysed = [mask for mask in segments if mask.label == labels.find(case.segment).name]
+        implied += [
+            TrainMask(lesions[0].name, mask.bitmap, mask.weight, prompted=False)
+            for mask in analysed
+        ]
+    if case.segment is None and trees and segments and "tree" not in roles:
+        union = np.logical_or.reduce([mask.bitmap for mask in segments])
+        weight = min(mask.weight for mask in segments)
+        implied.append(TrainMask(trees[0].name, union, weight, prompted=False))
+    return tuple(implied)
+
+
+def _absent(
+    drawn: Sequence[tuple[Label, TrainMask]], case: Case, labels: LabelSet
+) -> tuple[str, ...]:
+    """Labels known to be absent: none where only one analysed segment was ever drawn."""
+    if case.segment is not None:
+        return ()
+    present = {label.name for label, _ in drawn}
+    wanted = [*labels.of_role("segment"), *labels.of_role("object")]
+    return tuple(label.name for label in wanted if label.name not in present)

@@ -1,0 +1,195 @@
+"""Which cases a round works on: manifest.json, and in round 1 the annotations that came with them.
+
+Round 1 takes the training cases experts had annotated before there was a model. Validation and
+test cases are frozen with round 1 and copied into every later manifest.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from itertools import chain
+
+from casebook.annotations import AnnotationSet, AnnotationSetBuilder, write_annotations
+from casebook.cases import Case, Split
+from casebook.catalogue import Catalogue
+from casebook.documents import write_document
+from casebook.errors import DataError, StateError
+from casebook.labels import LabelSet
+from casebook.rounds import Manifest, ManifestCase, RoundFolder
+from trainer.rounds_config import SelectConfig
+from trainer.work import Work
+
+Uncertainty = Callable[[Case], float]
+"""How unsure the promoted model is of a case; larger is less sure."""
+
+
+def select(work: Work) -> str:
+    """Write the round's manifest, once."""
+    folder = work.folder
+    if folder.has("manifest.json"):
+        return f"manifest.json is there: {len(folder.manifest().cases)} cases"
+    labels = work.config.label_set()
+    first = folder.number == 1
+    manifest = _first(work, labels) if first else _next(work, labels)
+    manifest.check_leaks()
+    check_images(manifest)
+    if first:
+        write_annotations(
+            folder.file("annotations.coco.json"), expert_set(manifest, work.catalogue)
+        )
+    write_document(folder.file("manifest.json"), manifest)
+    frozen = f"{len(manifest.val)} validation, {len(manifest.test)} test"
+    return f"{len(manifest.cases)} new cases, {frozen}"
+
+
+def _first(work: Work, labels: LabelSet) -> Manifest:
+    catalogue, config = work.catalogue, work.config.select
+    given = list(catalogue.cases(split=Split.TRAIN, annotated=True))
+    planned = [case for case in given if case.round in (None, 1)]
+    val = list(catalogue.cases(split=Split.VAL, annotated=True))
+    test = list(catalogue.cases(split=Split.TEST, annotated=True))
+    for cases, name in ((planned, "train"), (val, "val"), (test, "test")):
+        if not cases:
+            raise StateError(
+                f"round 01: no {name} case with expert annotations in the catalogue; import some "
+                "with `casebook import` (a round needs train, val and test cases)"
+            )
+    chosen = [entry(case) for case in ordered(planned, config, None)[: config.cases]]
+    return Manifest(
+        round=1,
+        labels=labels,
+        strategy=config.strategy if config.strategy != "uncertainty" else "order",
+        seed=config.seed,
+        cases=tuple(chosen),
+        val=tuple(entry(case) for case in val),
+        test=tuple(entry(case) for case in test),
+        created=datetime.now(UTC),
+    )
+
+
+def _next(work: Work, labels: LabelSet) -> Manifest:
+    number, config = work.folder.number, work.config.select
+    earlier = [RoundFolder(work.folder.home, before).manifest() for before in range(1, number)]
+    used = {case.at.case_id for case in chain.from_iterable(one.cases for one in earlier)}
+    pool = [
+        case
+        for case in work.catalogue.cases(split=Split.TRAIN)
+        if case.case_id not in used and (case.round is None or case.round <= number)
+    ]
+    if not pool:
+        raise StateError(
+            f"round {number:02d}: no unused training case is left for it; import more cases, or "
+            "stop here"
+        )
+    unsure: Uncertainty | None = None
+    if config.strategy == "uncertainty":
+        from trainer.propose import uncertainty
+
+        unsure = uncertainty(work)
+    return Manifest(
+        round=number,
+        labels=labels,
+        strategy=config.strategy,
+        seed=config.seed,
+        cases=choose(pool, config, number, unsure),
+        val=earlier[0].val,
+        test=earlier[0].test,
+        created=datetime.now(UTC),
+    )
+
+
+def choose(
+    pool: Sequence[Case], config: SelectConfig, number: int, unsure: Uncertainty | None = None
+) -> tuple[ManifestCase, ...]:
+    """The cases of a round: those planned for it first, then the strategy's, then the control's."""
+    planned = [case for case in pool if case.round == number]
+    others = [case for case in pool if case.round != number]
+    wanted = min(config.cases, len(pool))
+    n_control = round(config.control_fraction * wanted)
+    scores = {case.case_id: unsure(case) for case in pool} if unsure else None
+    ranked = ordered(planned, config, scores) + ordered(others, config, scores)
+    strategy = ranked[: wanted - n_control]
+    rest = sorted(
+        ranked[wanted - n_control :], key=lambda case: _draw(case, config.seed, "control")
+    )
+    chosen = [entry(case, score=(scores or {}).get(case.case_id)) for case in strategy]
+    control = [entry(case, is_control=True) for case in rest[:n_control]]
+    return tuple(chosen + control)
+
+
+def ordered(
+    cases: Sequence[Case], config: SelectConfig, scores: dict[str, float] | None
+) -> list[Case]:
+    """Cases in the order of the strategy; ties and no scores fall back to the case id."""
+    if config.strategy == "random":
+        return sorted(cases, key=lambda case: _draw(case, config.seed, "strategy"))
+    if scores is not None:
+        return sorted(cases, key=lambda case: (-scores[case.case_id], case.case_id))
+    return sorted(cases, key=lambda case: case.case_id)
+
+
+def _draw(case: Case, seed: int, purpose: str) -> str:
+    return hashlib.sha256(f"{purpose}:{seed}:{case.case_id}".encode()).hexdigest()
+
+
+def entry(case: Case, *, score: float | None = None, is_control: bool = False) -> ManifestCase:
+    """A case as a line of the manifest."""
+    return ManifestCase(
+        at=case.ref,
+        patient=case.patient,
+        split=case.split,
+        image_sha256=case.image_sha256,
+        arm="control" if is_control else "strategy",
+        score=score,
+    )
+
+
+def check_images(manifest: Manifest) -> None:
+    """Refuse an image that trains and is scored as well, whatever its patient is called.
+
+    Raises:
+        DataError: names the cases.
+    """
+    scored = {case.image_sha256: case.at.case_id for case in (*manifest.val, *manifest.test)}
+    shared = [
+        f"{case.at.case_id} = {scored[case.image_sha256]}"
+        for case in manifest.cases
+        if case.image_sha256 in scored
+    ]
+    if shared:
+        raise DataError(
+            f"round {manifest.round:02d}: the same image trains and is scored: "
+            f"{', '.join(shared[:5])}; remove one of each pair and import again"
+        )
+
+
+def expert_set(manifest: Manifest, catalogue: Catalogue) -> AnnotationSet:
+    """The annotations that came with the training cases, as one reviewed set."""
+    builder = AnnotationSetBuilder(manifest.labels, {"round": str(manifest.round)})
+    for case in manifest.cases:
+        given = catalogue.expert_annotations(case.at.case_id)
+        if given is None:
+            raise StateError(f"case {case.at.case_id} lost its expert annotations; import it again")
+        for image in given.images:
+            if image.ref != case.at:
+                continue
+            image_id = builder.add_image(
+                image.ref,
+                (image.height, image.width),
+                status="rejected" if image.status == "rejected" else "ok",
+                reason=image.reason,
+                notes=image.notes,
+            )
+            for mask in given.of_image(image.id):
+                builder.add_mask(
+                    image_id,
+                    manifest.labels.find(given.label_of(mask)).name,
+                    mask.mask,
+                    mask.origin,
+                    model_id=mask.model_id,
+                    score=mask.score,
+                    prompt_source=mask.prompt_source,
+                    annotator=mask.annotator,
+                    attributes=dict(mask.attributes),
+                )
+    return builder.build()

@@ -1,0 +1,198 @@
+"""A round in figures: what report.json holds and the page shows. Knows no drawing."""
+
+from datetime import UTC, datetime
+from typing import Literal
+
+from pydantic import Field
+
+from casebook.corrections import Corrections, Effort
+from casebook.documents import Document, read_document
+from casebook.metrics import bootstrap_mean
+from casebook.rounds import RoundFolder
+from trainer.results import Candidate, Decision
+from trainer.scores import CaseScore, Figure, RoundEvaluation, SplitScores
+
+FIGURES: tuple[Figure, ...] = ("iou_box", "iou_auto", "dice", "cldice", "frangi_dice")
+
+
+class Mean(Document):
+    """A mean with its 95 % bootstrap interval over cases."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+class Group(Document):
+    """The test cases of one vessel or one label."""
+
+    name: str
+    candidate: Mean
+    incumbent: Mean
+
+
+class CorrectionCounts(Document):
+    """What became of the round's proposals."""
+
+    accepted: int
+    refined: int
+    added: int
+    deleted: int
+    rejected_frames: int
+
+
+class EffortSummary(Document):
+    """Time spent on the round's annotations."""
+
+    cases: int
+    seconds: float
+    seconds_per_case: float
+    hours_saved: float
+    """Against 5 minutes a case by hand."""
+    source: str
+    is_simulated: bool
+
+
+class RoundReport(Document):
+    """One round, whole."""
+
+    schema_: Literal[1] = Field(default=1, alias="schema", serialization_alias="schema")
+    round: int
+    created: datetime
+    cases_new: int
+    cases_total: int
+    rejected: int
+    masks_by_origin: dict[str, int]
+    candidate: str
+    incumbent: str
+    init_from: str
+    promoted: bool
+    reasons: tuple[str, ...]
+    gain_val: Mean
+    """Candidate minus incumbent, IoU with box, frozen validation cases."""
+    gain_test: Mean
+    """The same on the frozen test cases; reported, never deciding."""
+    test: dict[str, Mean]
+    """The candidate's figures on the frozen test cases, by name."""
+    test_incumbent: dict[str, Mean]
+    val: dict[str, Mean]
+    vessels: tuple[Group, ...] = ()
+    labels: tuple[Group, ...] = ()
+    cases: tuple[CaseScore, ...] = ()
+    """The candidate's test cases, best first."""
+    corrections: CorrectionCounts | None = None
+    effort: EffortSummary | None = None
+    train_steps: int
+    train_seconds: float
+    learning_rate: float
+    base: str
+    arms: dict[str, int] = Field(default_factory=dict)
+    """Training cases by selection arm."""
+
+
+def mean_of(values: list[float]) -> Mean:
+    """Mean and interval of at least one value."""
+    found = bootstrap_mean(values)
+    return Mean(mean=found.mean, low=found.low, high=found.high, n=found.n)
+
+
+def figures_of(scores: SplitScores) -> dict[str, Mean]:
+    """Every figure the cases have."""
+    return {name: mean_of(found) for name in FIGURES if (found := scores.values(name))}
+
+
+def summarise(
+    folder: RoundFolder, candidate: Candidate, evaluation: RoundEvaluation, decision: Decision
+) -> RoundReport:
+    """A round's files as one report."""
+    ours, theirs = evaluation.candidate, evaluation.incumbent
+    manifest = folder.manifest()
+    rate = candidate.config.get("train")
+    lr = rate.get("lr") if isinstance(rate, dict) else None
+    arms = [case.arm for case in manifest.cases]
+    return RoundReport(
+        round=folder.number,
+        created=datetime.now(UTC),
+        cases_new=len(manifest.cases),
+        cases_total=candidate.images + candidate.rejected,
+        rejected=candidate.rejected,
+        masks_by_origin=candidate.masks_by_origin,
+        candidate=decision.candidate,
+        incumbent=decision.incumbent,
+        init_from=candidate.init_from,
+        promoted=decision.promote,
+        reasons=decision.reasons,
+        gain_val=Mean(
+            mean=decision.mean_gain,
+            low=decision.gain_low,
+            high=decision.gain_high,
+            n=decision.cases,
+        ),
+        gain_test=mean_of(gains(ours.test, theirs.test)),
+        test=figures_of(ours.test),
+        test_incumbent=figures_of(theirs.test),
+        val=figures_of(ours.val),
+        vessels=_groups(ours.test, theirs.test, "vessel"),
+        labels=_groups(ours.test, theirs.test, "label"),
+        cases=tuple(sorted(ours.test.cases, key=lambda case: (-case.iou_box, case.case_id))),
+        corrections=_corrections(folder),
+        effort=_effort(folder),
+        train_steps=candidate.steps,
+        train_seconds=candidate.seconds,
+        learning_rate=float(lr) if isinstance(lr, int | float) else 0.0,
+        base=candidate.base,
+        arms={arm: arms.count(arm) for arm in sorted(set(arms))},
+    )
+
+
+def gains(ours: SplitScores, theirs: SplitScores) -> list[float]:
+    """IoU differences of the cases both models were scored on."""
+    other = theirs.iou_by_case()
+    return [case.iou_box - other[case.case_id] for case in ours.cases if case.case_id in other]
+
+
+def _groups(
+    ours: SplitScores, theirs: SplitScores, by: Literal["vessel", "label"]
+) -> tuple[Group, ...]:
+    other = theirs.iou_by_case()
+    groups: dict[str, list[CaseScore]] = {}
+    for case in ours.cases:
+        name: str | None = getattr(case, by)
+        if name and case.case_id in other:
+            groups.setdefault(name, []).append(case)
+    return tuple(
+        Group(
+            name=name,
+            candidate=mean_of([case.iou_box for case in cases]),
+            incumbent=mean_of([other[case.case_id] for case in cases]),
+        )
+        for name, cases in sorted(groups.items())
+    )
+
+
+def _corrections(folder: RoundFolder) -> CorrectionCounts | None:
+    if not folder.has("corrections.json"):
+        return None
+    found = read_document(folder.file("corrections.json"), Corrections)
+    return CorrectionCounts(
+        accepted=found.count("accepted"),
+        refined=found.count("refined"),
+        added=found.count("added"),
+        deleted=found.count("deleted"),
+        rejected_frames=len(found.rejected),
+    )
+
+
+def _effort(folder: RoundFolder) -> EffortSummary | None:
+    if not folder.has("effort.json"):
+        return None
+    found = read_document(folder.file("effort.json"), Effort)
+    return EffortSummary(
+        cases=found.cases,
+        seconds=found.seconds,
+        seconds_per_case=found.seconds / found.cases if found.cases else 0.0,
+        hours_saved=found.hours_saved,
+        source=found.source,
+        is_simulated=found.is_simulated,
+    )

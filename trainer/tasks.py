@@ -1,0 +1,83 @@
+"""The Celery tasks by name: each runs one step under the round's lock and says how it went.
+
+Importing this loads torch; only the worker does.
+"""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from celery import Task
+
+from casebook.errors import BusyError
+from casebook.home import Home, locked
+from casebook.rounds import RoundFolder
+from trainer import requests
+from trainer.app import app
+from trainer.control import control
+from trainer.decide import decide, promote
+from trainer.distil import distil
+from trainer.evaluate import evaluate
+from trainer.propose import propose
+from trainer.report import report
+from trainer.select import select
+from trainer.train import train
+from trainer.work import Work
+
+STEPS: dict[str, Callable[[Work], str]] = {
+    "select": select,
+    "propose": propose,
+    "train": train,
+    "evaluate": evaluate,
+    "decide": decide,
+    "promote": promote,
+    "report": report,
+    "control": control,
+    "distil": distil,
+}
+"""Each does its work once and returns one line on what came out."""
+LOCK_WAIT_S = 5.0
+_RETRY_S = 5.0
+_RETRIES = 8640
+_log = logging.getLogger(__name__)
+
+
+def run_step(step: str, work: Work) -> None:
+    """Run one step of a round, noting its beginning, its end or its failure.
+
+    Raises:
+        BusyError: another worker holds the round.
+    """
+    folder = work.folder
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with locked(folder.file(".lock"), f"round {folder.number:02d}", timeout_s=LOCK_WAIT_S):
+        requests.begin(folder, step, work.conf, work.overrides)
+        folder.event(step, "started", 0.0)
+        try:
+            message = STEPS[step](work)
+        except Exception as problem:
+            _log.exception("round %02d: %s failed", folder.number, step)
+            requests.fail(folder, step, problem)
+            folder.event(step, f"failed: {problem}")
+            raise
+        folder.event(step, message, 1.0)
+        requests.finish(folder, step)
+
+
+def _register(step: str) -> Task:
+    def task(
+        self: Task, *, round: int, home: str, conf: str, overrides: list[str] | None = None
+    ) -> None:
+        folder = RoundFolder(Home(Path(home)), round)
+        try:
+            run_step(step, Work(folder, Path(conf), tuple(overrides or ())))
+        except BusyError as problem:
+            raise self.retry(exc=problem, countdown=_RETRY_S) from problem
+
+    task.__doc__ = f"The step {step} of a round."
+    registered: Task = app.task(name=f"angioloop.{step}", bind=True, max_retries=_RETRIES)(task)
+    return registered
+
+
+TASKS = {step: _register(step) for step in STEPS}
+"""The registered tasks by step."""

@@ -1,0 +1,154 @@
+"""The training step: an adapter on all cases so far, registered with its card."""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+from casebook.documents import read_document, sha256_of, write_document
+from casebook.errors import StateError
+from casebook.registry import ModelCard
+from casebook.rounds import RoundFolder
+from segmenter.fit import Progress, TrainConfig
+from segmenter.rounds import RoundResult, train_adapter
+from trainer.chain import check_ready
+from trainer.provenance import commit, constraints_sha256
+from trainer.results import Candidate
+from trainer.samples import TrainingSet, annotation_digests, training_set
+from trainer.teachers import base_folder, base_id, incumbent_id
+from trainer.work import Work
+
+LICENCE = (
+    "Adapter weights: Apache-2.0 where the base allows it; the base's model code and any weights "
+    "made with the real SAM 3 are under the SAM License."
+)
+
+
+def train(work: Work) -> str:
+    """Train the round's candidate, once.
+
+    Raises:
+        StateError: the round has not been pulled, or candidate.json is of other annotations.
+    """
+    folder = work.folder
+    check_ready(folder)
+    rounds = tuple(range(1, folder.number + 1))
+    digests = annotation_digests(folder.home, rounds)
+    if folder.has("candidate.json"):
+        return _kept(folder, digests)
+    folder.manifest().check_leaks()
+    incumbent = incumbent_id(work)
+    init_from = base_id(work) if folder.number == 1 or work.config.init == "base" else incumbent
+    data = training_set(
+        folder.home, work.catalogue, rounds, folder.manifest().labels, work.config.weights
+    )
+    config = work.config.model_dump(mode="json", exclude={"labels"})
+    identity = [folder.manifest_sha256(), *digests, init_from, json.dumps(config, sort_keys=True)]
+    model_id = f"round-{folder.number:02d}-{sha256_of('|'.join(identity).encode())[:8]}"
+    result = run(work, data, work.config.train, init_from, folder.file(f"training/{model_id}"))
+    card = card_of(work, model_id, result, data, parents=(init_from,))
+    register(work, card, result)
+    candidate = Candidate(
+        round=folder.number,
+        model_id=model_id,
+        incumbent=base_id(work) if folder.number == 1 else incumbent,
+        init_from=init_from,
+        base=base_id(work),
+        manifest_sha256=folder.manifest_sha256(),
+        annotations_sha256=digests,
+        rounds=rounds,
+        images=len(data.samples),
+        rejected=data.rejected,
+        masks_by_origin=data.masks_by_origin,
+        steps=result.fit.steps,
+        seconds=result.fit.seconds,
+        figures=dict(result.fit.figures),
+        config=config,
+        created=datetime.now(UTC),
+    )
+    write_document(folder.file("candidate.json"), candidate)
+    return f"{model_id}: {result.fit.steps} steps in {result.fit.seconds:.0f} s"
+
+
+def _kept(folder: RoundFolder, digests: tuple[str, ...]) -> str:
+    candidate = read_document(folder.file("candidate.json"), Candidate)
+    same = candidate.annotations_sha256 == digests
+    if not same or candidate.manifest_sha256 != folder.manifest_sha256():
+        raise StateError(
+            f"round {folder.number:02d}: candidate.json was trained on other annotations than "
+            f"those there now. Run `trainer train --round {folder.number} --force`"
+        )
+    return f"{candidate.model_id} is there"
+
+
+def run(
+    work: Work,
+    data: TrainingSet,
+    config: TrainConfig,
+    init_from: str,
+    directory: Path,
+    *,
+    step: str = "train",
+) -> RoundResult:
+    """Train an adapter in a directory, telling whoever follows; resumes what is there."""
+    parent = None
+    if init_from != base_id(work):
+        work.registry.verify(init_from)
+        parent = work.registry.folder(init_from)
+
+    def tell(progress: Progress) -> None:
+        figures = {name: float(value) for name, value in progress.figures.items()}
+        loss = figures.get("mask", figures.get("loss", 0.0))
+        of = f" of {progress.steps}" if progress.steps else ""
+        work.folder.event(
+            step,
+            f"step {progress.step}{of}, loss {loss:.3f}",
+            min(progress.fraction, 0.99),
+            {"step": float(progress.step), "loss": loss, "seconds": progress.seconds},
+        )
+
+    return train_adapter(
+        data.samples,
+        config,
+        base=base_folder(work),
+        init_adapter=parent,
+        directory=directory,
+        progress=tell,
+    )
+
+
+def card_of(
+    work: Work, model_id: str, result: RoundResult, data: TrainingSet, parents: tuple[str, ...]
+) -> ModelCard:
+    """The card of a trained adapter."""
+    config = work.config
+    return ModelCard(
+        model_id=model_id,
+        kind="teacher",
+        architecture=f"SAM 3 ({base_id(work)}) + LoRA r {config.train.lora.rank}",
+        base=base_id(work),
+        base_sha256=result.base_sha256,
+        parents=parents,
+        round=work.folder.number,
+        created=datetime.now(UTC),
+        n_params=result.n_params,
+        n_trainable=result.n_trainable,
+        data={
+            "manifest_sha256": work.folder.manifest_sha256(),
+            "images": len(data.samples),
+            "rejected": data.rejected,
+            **{f"masks_{origin}": count for origin, count in data.masks_by_origin.items()},
+        },
+        config=config.train.model_dump(mode="json"),
+        seed=config.train.seed,
+        commit=commit(),
+        constraints_sha256=constraints_sha256(),
+        licence=LICENCE,
+    )
+
+
+def register(work: Work, card: ModelCard, result: RoundResult) -> None:
+    """Put the adapter into the registry and drop the checkpoints, keeping the curves."""
+    files = {path.name: path.read_bytes() for path in result.folder.iterdir() if path.is_file()}
+    work.registry.add(card, files)
+    for path in result.folder.parent.glob("checkpoints/step-*.safetensors"):
+        path.unlink()

@@ -1,0 +1,134 @@
+"""The worker process: `python -m trainer.worker --home DIR`.
+
+One task at a time (one GPU slot). Embedded, it holds the workspace's worker lock as long as it
+lives, first finishes what an earlier worker left behind, and leaves when idle.
+"""
+
+import logging
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import click
+from celery import Celery, signals
+from celery.worker import state
+
+from casebook.errors import AngioloopError, BusyError
+from casebook.home import Home, locked
+from trainer import requests
+from trainer.app import configured_app
+from trainer.requests import MAX_RESUMPTIONS, unfinished
+
+_log = logging.getLogger(__name__)
+
+
+class IdleClock:
+    """Stops a worker that has had no task for a while."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._busy = False
+        self._since = time.monotonic()
+
+    def start(self) -> None:
+        """Watch from now on; a limit of 0 never stops the worker."""
+        signals.task_prerun.connect(self._on_begin, weak=False)
+        signals.task_postrun.connect(self._on_end, weak=False)
+        self._since = time.monotonic()
+        if self._limit_s > 0:
+            threading.Thread(target=self._watch, name="idle-clock", daemon=True).start()
+
+    def _on_begin(self, **_: object) -> None:
+        self._busy = True
+
+    def _on_end(self, **_: object) -> None:
+        self._busy = False
+        self._since = time.monotonic()
+
+    def _watch(self) -> None:
+        while self._busy or time.monotonic() - self._since < self._limit_s:
+            time.sleep(min(0.5, self._limit_s / 4))
+        _log.info("idle for %.0f s: leaving", self._limit_s)
+        state.should_stop = 0
+
+
+def resume(home: Home) -> None:
+    """Finish the steps that earlier workers left behind, round by round.
+
+    They run here and now, before the queue is read: a step that is still queued may need them.
+    """
+    from trainer.tasks import TASKS
+
+    for folder, request in unfinished(home):
+        if request.resumed >= MAX_RESUMPTIONS:
+            step = request.left[0]
+            lost = AngioloopError(
+                f"the worker died {request.resumed} times in a row during {step}; "
+                f"see {home.queue / 'worker.log'}, then run the command again"
+            )
+            requests.fail(folder, step, lost)
+            continue
+        requests.write(folder, request.with_(resumed=request.resumed + 1))
+        _log.info("round %02d: resuming %s", folder.number, ", ".join(request.left))
+        for step in request.left:
+            result = TASKS[step].apply(
+                kwargs={
+                    "round": folder.number,
+                    "home": str(home.root),
+                    "conf": request.conf,
+                    "overrides": list(request.overrides),
+                }
+            )
+            if result.failed():
+                break
+
+
+def serve(app: Celery, home: Home, idle_exit_s: float) -> int:
+    """Work until idle or told to stop; the process's exit code."""
+    clock = IdleClock(idle_exit_s)
+    if home.embedded:
+        resume(home)
+    clock.start()
+    worker = app.Worker(
+        pool="solo",
+        concurrency=1,
+        loglevel="INFO",
+        without_gossip=True,
+        without_mingle=True,
+        without_heartbeat=True,
+    )
+    worker.start()
+    return int(worker.exitcode or 0)
+
+
+@click.command()
+@click.option("--home", type=click.Path(path_type=Path), help="The workspace.")
+@click.option(
+    "--idle-exit-s", type=float, default=0.0, show_default=True, help="Leave when idle; 0: never."
+)
+def main(home: Path | None, idle_exit_s: float) -> None:
+    """Do what is queued for a workspace.
+
+    Example: python -m trainer.worker --home workspace
+    """
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
+    )
+    place = Home.resolve(home)
+    with ExitStack() as held:
+        try:
+            if place.embedded:
+                held.enter_context(locked(place.worker_lock, "a worker", timeout_s=3.0))
+            import trainer.tasks  # noqa: F401 - registers the tasks; loads torch once
+
+            code = serve(configured_app(place), place, idle_exit_s)
+        except BusyError as problem:
+            click.echo(str(problem), err=True)
+            sys.exit(problem.exit_code)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
