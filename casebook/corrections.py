@@ -74,7 +74,7 @@ class Effort(Document):
     @property
     def seconds(self) -> float:
         """Time spent in all."""
-        return sum(job.seconds for job in self.jobs)
+        return sum((job.seconds for job in self.jobs), 0.0)
 
     @property
     def hours_saved(self) -> float:
