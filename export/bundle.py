@@ -22,9 +22,9 @@ NORMALISATION = (
     "grey values 0 to 255 as float32; mean and deviation are removed inside the encoder's graph"
 )
 PROMPTS = (
-    "points in px of the square, x before y, a pixel's centre has whole coordinates; labels: 1 inside, "
-    "0 outside, 2 and 3 first and last corner of the box, -1 nothing; previous: logits of the last "
-    "answer, zero when there is none"
+    "points in px of the square, x before y, a pixel's centre has whole coordinates; labels: 1 "
+    "inside, 0 outside, 2 and 3 first and last corner of the box, -1 nothing; previous: logits of "
+    "the last answer, zero when there is none"
 )
 
 
@@ -114,7 +114,7 @@ class Bundle(Document):
     side_px: int = Field(gt=0)
     """Side of the square a prompt is answered in."""
     whole_px: int = Field(gt=0)
-    """Side of the square a whole image is read in, its longer side fitted, the rest repeated edge."""
+    """Side of the square a whole image is read in: longer side fitted, the rest repeated edge."""
     window: WindowRule
     normalisation: str = NORMALISATION
     prompts: str = PROMPTS

@@ -72,9 +72,7 @@ def _map_specs(student: Student) -> tuple[TensorSpec, ...]:
             axes=("b", str(width), f"s/{scale}", f"s/{scale}"),
             meaning=f"features at 1/{scale} of the square",
         )
-        for index, (scale, width) in enumerate(
-            zip(_SCALES, student.config.widths, strict=True)
-        )
+        for index, (scale, width) in enumerate(zip(_SCALES, student.config.widths, strict=True))
     )
 
 

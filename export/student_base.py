@@ -221,7 +221,7 @@ def main(
     threads: int,
 ) -> None:
     """Pre-train the student base on generic synthetic shapes."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
     torch.set_num_threads(threads)
     config = TrainConfig(
         steps=steps,

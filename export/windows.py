@@ -37,7 +37,8 @@ class Window:
     ) -> Float64[np.ndarray, "n 2"]:
         """Image coordinates as coordinates of the square."""
         scale = square_px / self.side
-        return (points_xy - np.array([self.x, self.y]) + 0.5) * scale - 0.5
+        corner = np.array([self.x, self.y], dtype=np.float64)
+        return np.asarray((points_xy - corner + 0.5) * scale - 0.5, dtype=np.float64)
 
     def holds(self, x: float, y: float) -> bool:
         """Whether a point of the image lies inside."""

@@ -1,0 +1,179 @@
+"""From a taught student to a bundle: ONNX graphs, gates, card, manifest. Training side only."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import save
+
+from casebook.catalogue import Catalogue
+from casebook.documents import sha256_of_file, write_document
+from casebook.labels import LabelSet
+from casebook.protocols import Frame, Prompt, Segmenter
+from casebook.registry import ModelCard, Registry
+from export import windows
+from export.answers import StudentSegmenter
+from export.bundle import MANIFEST, AutomaticMap, Bundle, Gates, WindowRule
+from export.exercises import map_labels
+from export.onnx import OPSET, export_student
+from export.parity import BoxScores, Parity, TorchGraphs, box_scores, compare
+from export.runtime import load_graphs
+from export.settings import StudentGate
+from export.student import Student
+from export.student_base import FILE
+from export.syllabus import Page
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """Who taught: asked again on the frozen frames, for the ratio."""
+
+    model: Segmenter
+    n_params: int
+
+
+def automatic_maps(labels: LabelSet) -> tuple[AutomaticMap, ...]:
+    """The automatic head's maps for a label set."""
+    return tuple(
+        AutomaticMap(label=label, role="tree" if role == "tree" else "lesion")
+        for label, role in map_labels(labels)
+    )
+
+
+def as_segmenter(student: Student, model_id: str, labels: LabelSet) -> StudentSegmenter:
+    """The student in torch, asked as every model is."""
+    return StudentSegmenter(
+        model_id,
+        TorchGraphs(student.eval()),
+        student.config.side_px,
+        student.config.whole_px,
+        labels,
+        automatic_maps(labels),
+    )
+
+
+def parity_prompts(
+    catalogue: Catalogue, pages: tuple[Page, ...], count: int
+) -> list[tuple[Frame, Prompt]]:
+    """Frames of the case book with a box each, to compare runtimes on."""
+    asked: list[tuple[Frame, Prompt]] = []
+    for page in pages:
+        boxes = page.prompted_boxes or page.boxes
+        if boxes and len(asked) < count:
+            asked.append((catalogue.frame(page.ref), Prompt(box_xyxy=boxes[0])))
+    return asked
+
+
+def gates_of(
+    parity: Parity,
+    student: BoxScores | None,
+    teacher: BoxScores | None,
+    gate: StudentGate,
+    *,
+    n_params: int,
+    teacher_n_params: int,
+) -> Gates:
+    """Everything measured beside what is asked."""
+    return Gates(
+        max_abs=min(parity.max_abs, 1e9),
+        max_abs_allowed=gate.max_abs,
+        mask_iou=parity.mask_iou,
+        mask_iou_required=gate.mask_iou,
+        parity_prompts=parity.prompts,
+        iou_student=student.iou if student else None,
+        iou_teacher=teacher.iou if teacher else None,
+        iou_ratio=_ratio(student.iou, teacher.iou) if student and teacher else None,
+        iou_ratio_required=gate.iou_ratio,
+        cldice_student=student.cldice if student else None,
+        cldice_teacher=teacher.cldice if teacher else None,
+        cldice_ratio=_ratio(student.cldice, teacher.cldice) if student and teacher else None,
+        cases=student.cases if student else 0,
+        n_params=n_params,
+        teacher_n_params=teacher_n_params,
+    )
+
+
+def _ratio(ours: float, theirs: float) -> float | None:
+    return ours / theirs if theirs > 0 else None
+
+
+def figures_of(gates: Gates) -> dict[str, float]:
+    """The gates' figures by the names cards and benches use."""
+    named = {
+        "iou_student": gates.iou_student,
+        "iou_teacher": gates.iou_teacher,
+        "iou_ratio_vs_teacher": gates.iou_ratio,
+        "cldice_ratio_vs_teacher": gates.cldice_ratio,
+        "parity_max_abs": gates.max_abs,
+        "mask_iou_vs_torch": gates.mask_iou,
+    }
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def write_bundle(
+    registry: Registry,
+    student: Student,
+    card: ModelCard,
+    labels: LabelSet,
+    pages: tuple[Page, ...],
+    val: tuple[Page, ...],
+    teaching: Teaching,
+    gate: StudentGate,
+    parity_frames: int,
+) -> Bundle:
+    """Export a student, measure it as it will run, and write its bundle; the manifest comes last.
+
+    Args:
+        registry: the torch weights go to its `models/<id>/`, the bundle to `models/released/<id>/`.
+        student: taught.
+        card: who it is; figures are added.
+        labels: what may be annotated.
+        pages: frames the runtimes are compared on where there is no frozen one.
+        val: frozen frames the student is compared with its teacher on.
+        teaching: the teacher.
+        gate: what is asked; kept in the manifest, judged by the caller.
+        parity_frames: how many frames the runtimes are compared on.
+    """
+    home = registry.home
+    folder: Path = home.models / "released" / card.model_id
+    folder.mkdir(parents=True, exist_ok=True)
+    graphs = export_student(student, folder)
+    in_torch = as_segmenter(student, card.model_id, labels)
+    runtime = load_graphs(folder)
+    catalogue = Catalogue(home)
+    parity = compare(in_torch, runtime, parity_prompts(catalogue, val or pages, parity_frames))
+    shipped = StudentSegmenter(
+        card.model_id, runtime, in_torch.side_px, in_torch.whole_px, labels, in_torch.maps
+    )
+    gates = gates_of(
+        parity,
+        box_scores(shipped, catalogue, val),
+        box_scores(teaching.model, catalogue, val),
+        gate,
+        n_params=student.n_params,
+        teacher_n_params=teaching.n_params,
+    )
+    payload = save(student.state_dict(), {"config": student.config.model_dump_json()})
+    measured = card.with_(figures={**card.figures, **figures_of(gates)})
+    sealed = registry.add(measured, {FILE: payload})
+    bundle = Bundle(
+        version=card.model_id,
+        created=card.created,
+        opset=OPSET,
+        graphs=graphs,
+        side_px=student.config.side_px,
+        whole_px=student.config.whole_px,
+        window=WindowRule(
+            box_margin=windows.BOX_MARGIN,
+            smallest_px=windows.SMALLEST_PX,
+            click_px=windows.CLICK_PX,
+            step_px=windows.STEP_PX,
+        ),
+        labels=labels,
+        maps=in_torch.maps,
+        card=sealed,
+        gates=gates,
+        files={graph.file: sha256_of_file(folder / graph.file) for graph in graphs},
+        licence=card.licence,
+    )
+    write_document(folder / MANIFEST, bundle)
+    return bundle

@@ -1,0 +1,82 @@
+"""How a distillation runs: `conf/student.yaml`. Importing this loads torch, as training does."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from casebook.config import read_config
+from export.student import StudentConfig
+from segmenter.fit import TrainConfig
+from segmenter.interactive import PromptMix
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LessonWeights(_Settings):
+    """What counts how much; 0 leaves it out."""
+
+    expert: float = Field(1.0, ge=0)
+    """The mask a person drew or reviewed."""
+    teacher: float = Field(1.0, ge=0)
+    """The teacher's probabilities, by prompt."""
+    teacher_whole: float = Field(0.3, ge=0)
+    """The teacher's automatic answer on a whole frame."""
+    pseudo: float = Field(0.5, ge=0)
+    """Masks of another program, reviewed by nobody."""
+    centreline: float = Field(0.3, ge=0)
+    """The clDice term of the tree."""
+
+
+class StudentGate(_Settings):
+    """What a student must reach to be released."""
+
+    max_abs: float = Field(1e-3, gt=0)
+    """Largest difference of a logit between torch and the ONNX runtime."""
+    mask_iou: float = Field(0.999, ge=0, le=1)
+    """Smallest overlap of their masks."""
+    iou_ratio: float = Field(0.95, ge=0)
+    """Student's over teacher's mean IoU by box, on the frozen validation cases."""
+
+
+class DistilConfig(_Settings):
+    """One distillation."""
+
+    teacher_base: Path
+    """Folder of the teacher's base, relative to the configuration's folder."""
+    student_base: Path | None = None
+    """Weights to start from, relative to the configuration's folder; none starts from nothing."""
+    student: StudentConfig = StudentConfig()
+    train: TrainConfig = TrainConfig()
+    mix: PromptMix = PromptMix()
+    weights: LessonWeights = LessonWeights()
+    neighbours: int = Field(2, ge=0)
+    """Unlabelled frames of each training cine that only the teacher explains."""
+    unannotated: int = Field(200, ge=0)
+    """Training cases nobody annotated, at most, that only the teacher explains."""
+    teacher_score: float = Field(0.4, ge=0, le=1)
+    """Answers the teacher is less sure of are not learnt from."""
+    whole_every: int = Field(4, ge=0)
+    """Every n-th step trains the automatic head; 0 never."""
+    whole_batch: int = Field(2, gt=0)
+    parity_frames: int = Field(6, gt=0)
+    """Validation frames on which torch and the ONNX runtime are compared."""
+    gate: StudentGate = StudentGate()
+
+
+def read_distil_config(path: Path, overrides: Sequence[str] = ()) -> DistilConfig:
+    """A distillation's configuration, its paths resolved.
+
+    Raises:
+        ConfigError: every problem of the file at once.
+    """
+    config = read_config(path, DistilConfig, overrides)
+    base = config.student_base
+    return config.model_copy(
+        update={
+            "teacher_base": (path.parent / config.teacher_base).resolve(),
+            "student_base": None if base is None else (path.parent / base).resolve(),
+        }
+    )
