@@ -123,22 +123,23 @@ def push(number: int, home: Path | None, conf: Path, dry_run: bool, add_labels: 
     if steps and dry_run:
         click.echo(f"round {number:02d}: would ask a worker to {' and '.join(steps)}, then plan")
         return
+    if dry_run:
+        click.echo("\n".join(_plan(folder, config).lines()))
+        return
     access = read_access()
     from cvat_sync.gateway import CvatGateway, retrying
     from cvat_sync.push import push as push_round
 
-    if steps:
-        request_steps(folder, conf, _show)
-    plan = _plan(folder, config)
-    click.echo("\n".join(plan.lines()), err=not dry_run)
-    if dry_run:
-        return
     bar = _Bar("push")
     try:
         with (
             locked(folder.file(".push.lock"), f"a push of round {number:02d}"),
             CvatGateway(access) as gateway,
         ):
+            if steps:
+                request_steps(folder, conf, _show)
+            plan = _plan(folder, config)
+            click.echo("\n".join(plan.lines()), err=True)
             pushed = push_round(
                 folder,
                 plan,

@@ -1,0 +1,123 @@
+"""The commands as a data engineer types them, against the stand-in."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from casebook.rounds import RoundFolder
+from cvat_sync.cli import main
+from cvat_sync.gateway import CvatGateway
+from cvat_sync.pushed import need_pushed
+from cvat_sync.settings import Access
+from tests.contract.cvat_servers import standin
+from tests.contract.test_cvat_contract import complete
+from tests.fakes.cvat_round import make_round
+
+
+@pytest.fixture(scope="module")
+def access(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Access]:
+    with standin(tmp_path_factory.mktemp("standin")) as found:
+        yield found
+
+
+@pytest.fixture
+def folder(tmp_path: Path, access: Access, monkeypatch: pytest.MonkeyPatch) -> RoundFolder:
+    monkeypatch.setenv("ANGIOLOOP_CVAT_URL", access.url)
+    monkeypatch.setenv("ANGIOLOOP_CVAT_TOKEN", str(access.token))
+    monkeypatch.setenv("ANGIOLOOP_HOME", str(tmp_path))
+    conf = tmp_path / "conf"
+    conf.mkdir()
+    (conf / "cvat.yaml").write_text(f"project: {tmp_path.name}\nframes_per_task: 2\n")
+    return make_round(tmp_path)
+
+
+def cvatsync(folder: RoundFolder, *arguments: str) -> Result:
+    conf = [] if arguments[0] == "doctor" else ["--conf", str(folder.home.root / "conf")]
+    return CliRunner().invoke(main, [*arguments, *conf], catch_exceptions=False)
+
+
+def test_a_round_goes_there_and_back(folder: RoundFolder, access: Access) -> None:
+    planned = cvatsync(folder, "push", "--round", "2", "--dry-run")
+    assert "3 tasks, 5 frames" in planned.stdout
+    assert not folder.has("pushed.json")
+    pushed = cvatsync(folder, "push", "--round", "2")
+    assert pushed.exit_code == 0
+    assert "3 tasks, 5 frames, 4 masks" in pushed.stdout
+    assert "proposed masks (LAD 4)" in pushed.stderr
+    again = cvatsync(folder, "push", "--round", "2")
+    assert (again.exit_code, again.stdout) == (0, "round 02 is pushed already: 3 tasks\n")
+    early = cvatsync(folder, "pull", "--round", "2")
+    assert early.exit_code == 6
+    assert early.stderr.count("\n") == 1
+    assert "3 of 3 jobs are not completed" in early.stderr
+    with CvatGateway(access) as gateway:
+        complete(access, gateway, need_pushed(folder))
+    status = json.loads(cvatsync(folder, "status", "--round", "2", "--json").stdout)
+    assert status["jobs"] == {"completed": 3}
+    assert status["open_jobs"] == []
+    before = json.loads(cvatsync(folder, "effort", "--round", "2", "--json").stdout)
+    assert before["source"] == "job dates"
+    pulled = cvatsync(folder, "pull", "--round", "2")
+    assert pulled.exit_code == 0
+    assert "4 accepted, 0 refined, 0 added, 0 deleted, 0 frames rejected" in pulled.stdout
+    assert cvatsync(folder, "pull", "--round", "2").stdout == "round 02 is pulled already\n"
+    assert "hours saved" in cvatsync(folder, "effort", "--round", "2").stdout
+    assert cvatsync(folder, "open", "--round", "2").stdout.count("/tasks/") == 3
+    assert "round 02: annotations.coco.json" in cvatsync(folder, "status", "--round", "2").stdout
+    actions = (folder.home.root / "audit.jsonl").read_text()
+    assert '"push"' in actions
+    assert '"pull"' in actions
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        pytest.param(["pull", "--round", "2"], 6, "pushed.json is not there", id="not pushed"),
+        pytest.param(["push", "--round", "1"], 6, "make train ROUND=1", id="round 1"),
+        pytest.param(["open", "--round", "3"], 6, "cvatsync push --round 3", id="no such round"),
+    ],
+)
+def test_what_is_not_there_yet_is_told_in_one_line(
+    folder: RoundFolder, arguments: list[str], code: int, says: str
+) -> None:
+    result = cvatsync(folder, *arguments)
+    assert (result.exit_code, result.stderr.count("\n")) == (code, 1)
+    assert says in result.stderr
+
+
+def test_a_wrong_token_stops_a_push_before_anything_is_asked_for(
+    folder: RoundFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANGIOLOOP_CVAT_TOKEN", "wrong")
+    folder.file("proposals.coco.json").unlink()
+    result = cvatsync(folder, "push", "--round", "2")
+    assert (result.exit_code, result.stderr.count("\n")) == (9, 1)
+    assert "refused the credentials" in result.stderr
+    assert not (folder.home.queue).exists()
+
+
+def test_the_doctor_names_what_is_not_well(
+    folder: RoundFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = cvatsync(folder, "doctor", "--round", "2")
+    assert result.exit_code == 1, "the server has no function"
+    assert "stand-in" in result.stdout
+    assert "not functions: none" in result.stdout
+    monkeypatch.delenv("ANGIOLOOP_CVAT_URL")
+    findings = json.loads(cvatsync(folder, "doctor", "--json").stdout)
+    assert [finding["what"] for finding in findings if not finding["is_well"]] == ["settings"]
+
+
+def test_neither_torch_nor_the_sdk_is_loaded_to_show_help() -> None:
+    code = (
+        "import sys\nfrom cvat_sync.cli import main\n"
+        "main(['--help'], standalone_mode=False)\n"
+        "assert not {'torch', 'cvat_sdk', 'celery'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ, capture_output=True)
