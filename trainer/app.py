@@ -4,6 +4,7 @@ Knows no task: the worker includes `trainer.tasks`; clients send by name.
 """
 
 from celery import Celery
+from kombu.transport.sqlalchemy import Transport
 
 from casebook.home import Home
 
@@ -14,13 +15,11 @@ _POLL_S = 0.2
 
 def configured_app(home: Home) -> Celery:
     """The app, connected to the broker of a workspace."""
-    options: dict[str, object] = (
-        {"polling_interval": _POLL_S}
-        if home.embedded
-        else {"visibility_timeout": VISIBILITY_TIMEOUT_S}
-    )
+    options = {} if home.embedded else {"visibility_timeout": VISIBILITY_TIMEOUT_S}
     if home.embedded:
         home.queue.mkdir(parents=True, exist_ok=True)
+        # The transport option of this name would be handed on to SQLAlchemy, which refuses it.
+        Transport.polling_interval = _POLL_S
     app.conf.update(broker_url=home.broker_url, broker_transport_options=options)
     return app
 

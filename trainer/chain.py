@@ -6,11 +6,12 @@ Sends by task name; knows nothing of how a step works.
 from pathlib import Path
 
 from celery import chain
+from kombu.exceptions import OperationalError
 
 from casebook.cases import Split
 from casebook.catalogue import Catalogue
 from casebook.embedded import ensure_worker
-from casebook.errors import StateError
+from casebook.errors import StateError, UnreachableError
 from casebook.rounds import RoundFolder
 from trainer.app import configured_app
 from trainer.requests import Request, ask, pending
@@ -74,6 +75,7 @@ def queue_steps(
     if folder.home.embedded and request is not None and _covers(request, steps, conf, overrides):
         ensure_worker(folder.home)  # one that lives is at it; a new one resumes it
         return
+    ensure_worker(folder.home)  # before asking: a worker that starts resumes what was asked
     ask(folder, steps, conf, overrides)
     app = configured_app(folder.home)
     kwargs = {
@@ -83,8 +85,14 @@ def queue_steps(
         "overrides": list(overrides),
     }
     links = [app.signature(f"angioloop.{step}", kwargs=kwargs, immutable=True) for step in steps]
-    chain(*links, app=app).apply_async()
-    ensure_worker(folder.home)
+    try:
+        chain(*links, app=app).apply_async(retry=False)
+    except (OperationalError, OSError) as problem:
+        scheme, _, rest = folder.home.broker_url.partition("://")
+        raise UnreachableError(
+            f"the queue at {scheme}://{rest.rpartition('@')[2]} does not answer ({problem}); start "
+            "it, or unset ANGIOLOOP_BROKER to use the embedded one"
+        ) from None
 
 
 def _covers(

@@ -13,6 +13,7 @@ mpl.use("Agg")
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from trainer.summary import Mean, RoundReport
 
@@ -40,6 +41,18 @@ def _figure(width: float = 6.4, height: float = 3.6) -> tuple[Figure, Axes]:
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(width, height))
         return figure, figure.add_subplot()
+
+
+def _legend(axes: Axes) -> None:
+    """Below the plot, so that the plot keeps its width on a telephone."""
+    axes.figure.legend(
+        *axes.get_legend_handles_labels(),
+        fontsize=10,
+        frameon=False,
+        ncols=2,
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0.0),
+    )
 
 
 def _series(axes: Axes, points: Mapping[int, Mean], name: str, color: str, mark: str) -> None:
@@ -95,7 +108,7 @@ def iou_chart(
         axes.set_xlim(min(shown) - 0.5, max(shown) + 0.5)
         axes.set_ylim(0, 1)
         axes.set_ylabel("mean over test cases")
-        axes.legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        _legend(axes)
         return _svg(figure, "Agreement by round")
 
 
@@ -124,7 +137,7 @@ def hours_chart(reports: Sequence[RoundReport]) -> str:
             )
         axes.set_xticks(range(len(timed)), [f"round {number}" for number, _ in timed])
         axes.set_ylabel("hours")
-        axes.legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        _legend(axes)
         return _svg(figure, "Annotation hours by round")
 
 
@@ -155,7 +168,7 @@ def gain_chart(reports: Sequence[RoundReport]) -> str:
         axes.set_xticks(shown, [f"round {number}" for number in shown])
         axes.set_xlim(min(shown) - 0.5, max(shown) + 0.5)
         axes.set_ylabel("IoU gain over incumbent")
-        axes.legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        _legend(axes)
         return _svg(figure, "Gain of each candidate")
 
 
@@ -182,7 +195,7 @@ def groups_chart(report: RoundReport) -> str:
         axes.set_yticks(range(len(names)), names)
         axes.set_xlim(0, 1)
         axes.set_xlabel("IoU with box, test cases (number of cases)")
-        axes.legend(fontsize=9, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+        _legend(axes)
         return _svg(figure, "Agreement by vessel and label")
 
 
@@ -195,6 +208,7 @@ def cases_chart(report: RoundReport) -> str:
         mean = report.test["iou_box"].mean
         axes.axhline(mean, color=ORANGE, linestyle="--", label=f"mean {mean:.3f}")
         axes.set_ylim(0, 1)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("test case, best first")
         axes.set_ylabel("IoU with box")
         axes.legend(fontsize=9, frameon=False, loc="upper right")
@@ -206,6 +220,7 @@ def loss_chart(steps: Sequence[float], losses: Sequence[float]) -> str:
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(height=2.6)
         axes.plot(steps, losses, color=BLUE, linewidth=1.6)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("step")
         axes.set_ylabel("training loss")
         axes.set_ylim(bottom=0)

@@ -1,9 +1,11 @@
 """Loading the teachers a round needs: the incumbent, the candidate, the bare base."""
 
 from pathlib import Path
+from typing import cast
 
 from casebook.errors import ModelError
-from segmenter.teacher import Teacher, load_teacher
+from casebook.protocols import Segmenter
+from segmenter.teacher import load_teacher
 from trainer.work import Work
 
 
@@ -28,17 +30,19 @@ def base_id(work: Work) -> str:
     return base_folder(work).name
 
 
-def load_teacher_of(work: Work, model_id: str) -> Teacher:
+def load_teacher_of(work: Work, model_id: str) -> Segmenter:
     """A teacher of the registry, or the bare base by its name.
 
     Raises:
         ModelError: it is missing, damaged, or belongs to another base.
     """
     base = base_folder(work)
-    if model_id == base.name:
-        return load_teacher(work.folder.home.models, None, base=base)
-    work.registry.verify(model_id)
-    return load_teacher(work.folder.home.models, model_id, base=base)
+    is_base = model_id == base.name
+    if not is_base:
+        work.registry.verify(model_id)
+    teacher = load_teacher(work.folder.home.models, None if is_base else model_id, base=base)
+    # A teacher takes back only what its own `embed` gave, which the protocol cannot say.
+    return cast(Segmenter, teacher)
 
 
 def incumbent_id(work: Work) -> str:
@@ -46,6 +50,6 @@ def incumbent_id(work: Work) -> str:
     return work.registry.promoted() or base_id(work)
 
 
-def load_incumbent(work: Work) -> Teacher:
+def load_incumbent(work: Work) -> Segmenter:
     """The teacher in use: the promoted one, else the bare base."""
     return load_teacher_of(work, incumbent_id(work))

@@ -8,6 +8,7 @@ import logging
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -17,9 +18,10 @@ from celery.worker import state
 
 from casebook.errors import AngioloopError, BusyError
 from casebook.home import Home, locked
+from casebook.rounds import RoundFolder
 from trainer import requests
 from trainer.app import configured_app
-from trainer.requests import MAX_RESUMPTIONS, unfinished
+from trainer.requests import MAX_RESUMPTIONS, Request, unfinished
 
 _log = logging.getLogger(__name__)
 
@@ -54,14 +56,14 @@ class IdleClock:
         state.should_stop = 0
 
 
-def resume(home: Home) -> None:
+def resume(home: Home, found: Sequence[tuple[RoundFolder, Request]]) -> None:
     """Finish the steps that earlier workers left behind, round by round.
 
     They run here and now, before the queue is read: a step that is still queued may need them.
     """
     from trainer.tasks import TASKS
 
-    for folder, request in unfinished(home):
+    for folder, request in found:
         if request.resumed >= MAX_RESUMPTIONS:
             step = request.left[0]
             lost = AngioloopError(
@@ -85,11 +87,9 @@ def resume(home: Home) -> None:
                 break
 
 
-def serve(app: Celery, home: Home, idle_exit_s: float) -> int:
+def serve(app: Celery, idle_exit_s: float) -> int:
     """Work until idle or told to stop; the process's exit code."""
     clock = IdleClock(idle_exit_s)
-    if home.embedded:
-        resume(home)
     clock.start()
     worker = app.Worker(
         pool="solo",
@@ -117,17 +117,20 @@ def main(home: Path | None, idle_exit_s: float) -> None:
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
     )
     place = Home.resolve(home)
+    # Listed before the lock is held: who asks later sees the lock and leaves it to the queue.
+    left_behind = unfinished(place) if place.embedded else []
     with ExitStack() as held:
         try:
             if place.embedded:
                 held.enter_context(locked(place.worker_lock, "a worker", timeout_s=3.0))
-            import trainer.tasks  # noqa: F401 - registers the tasks; loads torch once
-
-            code = serve(configured_app(place), place, idle_exit_s)
         except BusyError as problem:
             click.echo(str(problem), err=True)
             sys.exit(problem.exit_code)
-    sys.exit(code)
+        import trainer.tasks  # noqa: F401 - registers the tasks; loads torch once
+
+        app = configured_app(place)
+        resume(place, left_behind)
+        sys.exit(serve(app, idle_exit_s))
 
 
 if __name__ == "__main__":
