@@ -22,16 +22,21 @@ def dice_loss(logits: Float[Tensor, "b h w"], truth: Float[Tensor, "b h w"]) -> 
 
 
 def focal_loss(
-    logits: Float[Tensor, "b h w"], truth: Float[Tensor, "b h w"], gamma: float = 2.0
+    logits: Float[Tensor, "b h w"],
+    truth: Float[Tensor, "b h w"],
+    gamma: float = 2.0,
+    positive: float = 1.0,
 ) -> Float[Tensor, " b"]:
     """Cross-entropy that looks away from pixels already decided, averaged per mask.
 
     Args:
         gamma: 0 gives plain cross-entropy.
+        positive: How much more a pixel of the object counts than one of the ground.
 
     Source: Lin et al. 2017, doi:10.1109/ICCV.2017.324, eq. 4.
     """
-    entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    weight = torch.tensor(positive, device=logits.device)
+    entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none", pos_weight=weight)
     if gamma:
         found = logits.sigmoid()
         correct = found * truth + (1 - found) * (1 - truth)
@@ -94,14 +99,21 @@ def mask_loss(
     *,
     centreline: float = 0.0,
     gamma: float = 0.0,
+    positive: float = 4.0,
+    entropy: float = 5.0,
 ) -> Float[Tensor, " b"]:
     """Cross-entropy plus Dice, and clDice by its weight, per mask.
+
+    A vessel covers a few percent of its window, so cross-entropy averaged over the window is small
+    and mostly about the ground: it is weighted up, and pixels of the object within it.
 
     Args:
         centreline: Weight of the clDice term, 0 leaves it out.
         gamma: Focus of the cross-entropy term, see `focal_loss`.
+        positive: How much more a pixel of the object counts than one of the ground.
+        entropy: Weight of the cross-entropy term.
     """
-    loss = focal_loss(logits, truth, gamma) + dice_loss(logits, truth)
+    loss = entropy * focal_loss(logits, truth, gamma, positive) + dice_loss(logits, truth)
     if centreline:
         loss = loss + centreline * centreline_loss(logits, truth)
     return loss

@@ -141,7 +141,7 @@ def _stretch(rng: np.random.Generator, side: int, line: _Line) -> Bool[np.ndarra
     run = runs[int(np.argmax([len(part) for part in runs]))]
     if len(run) < 6:
         return None
-    length = int(min(len(run), rng.integers(6, 36)))
+    length = min(len(run), int(rng.integers(9, 44)))
     offset = int(rng.integers(0, len(run) - length + 1))
     first, last = int(run[offset]), int(run[offset + length - 1])
     bitmap = _paint_line(side, line, first, last) > _EDGE_OPACITY
@@ -223,7 +223,7 @@ def draw_picture(rng: np.random.Generator, side: int = 128) -> Picture:
     """
     ground = _ground(rng, side)
     # Most lines of a picture share a sign of contrast; some do not.
-    dark = rng.random() < 0.75
+    dark = rng.random() < 0.85
     contrast = rng.uniform(0.08, 0.45)
     things: list[Thing] = []
     targets: list[Bool[np.ndarray, "s s"]] = []
@@ -241,7 +241,7 @@ def draw_picture(rng: np.random.Generator, side: int = 128) -> Picture:
                 targets.append(bitmap)
 
     lines: list[tuple[_Line, bool]] = []
-    base_width = float(np.exp(rng.uniform(math.log(1.8), math.log(15.0))))
+    base_width = float(np.exp(rng.uniform(math.log(2.0), math.log(10.0))))
     for _ in range(int(rng.choice([1, 2, 3, 4], p=[0.3, 0.35, 0.2, 0.15]))):
         start = rng.uniform(-0.05, 1.05, size=2) * side
         heading = math.atan2(*(rng.uniform(0.25, 0.75, size=2) * side - start)[::-1])

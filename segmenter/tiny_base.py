@@ -15,19 +15,20 @@ import click
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from safetensors.torch import save
 from torch import Tensor
 
-from casebook.documents import sha256_of, write_bytes, write_document
+from casebook.documents import write_document
 from casebook.errors import AngioloopError
+from casebook.masks import box_of
 from casebook.registry import ModelCard
 from segmenter.concept import ConceptQuery, concept_loss, detection_loss
 from segmenter.fit import Progress, TrainConfig, fit
 from segmenter.interactive import PromptMix, draw_prompts, interactive_loss, upsampled
 from segmenter.losses import iou
-from segmenter.prompts import normalised
+from segmenter.prompts import Window, crop, normalised
 from segmenter.sam3 import Sam3, Sam3Config, build
 from segmenter.shapes import WORDS, Picture, draw_picture
+from segmenter.weights import save_base
 
 log = logging.getLogger(__name__)
 
@@ -37,8 +38,13 @@ LICENCE = (
 )
 HELD_OUT_SEED = 2**40
 """Held-out pictures are drawn from seeds no training step reaches."""
-_TARGETS_PER_PICTURE = 4
-_CONCEPT_PICTURES = 8
+_PICTURE_PX = 176
+"""Side of the pictures that windows are cut from."""
+_PER_PICTURE = 2
+"""Targets taken from one picture."""
+_SMALLEST_PX = 56
+"""Smallest window: a target is never blown up more than about twice."""
+_CONCEPT_PICTURES = 6
 
 
 @dataclass(frozen=True)
@@ -75,25 +81,41 @@ def shapes_batch(
     """The batch of a step: a function of its arguments alone."""
     rng = np.random.default_rng((seed, step))
     count = _CONCEPT_PICTURES if is_concept else config.batch
+    if not is_concept:
+        return _windows(rng, count, model.side_px)
     pictures = [draw_picture(rng, model.side_px) for _ in range(count)]
     pixels = normalised(torch.from_numpy(np.stack([picture.pixels for picture in pictures])))
     queries: list[ConceptQuery] = []
-    chosen: list[np.ndarray] = []
-    owner: list[int] = []
     for index, picture in enumerate(pictures):
-        if is_concept:
-            queries += _queries(index, picture, rng, model.queries)
-            continue
-        order = rng.permutation(len(picture.targets))
-        for k in range(_TARGETS_PER_PICTURE):
-            chosen.append(picture.targets[order[k % len(order)]])
-            owner.append(index)
-    truth = np.stack(chosen) if chosen else np.zeros((0, model.side_px, model.side_px), dtype=bool)
+        queries += _queries(index, picture, rng, model.queries)
+    nothing = torch.zeros(0, dtype=torch.int64)
+    truth = torch.zeros(0, model.side_px, model.side_px, dtype=torch.bool)
+    return ShapesBatch(pixels, nothing, truth, tuple(queries))
+
+
+def _windows(rng: np.random.Generator, count: int, side_px: int) -> ShapesBatch:
+    """Single targets, each in a window around it as a prompt's would be, a little off centre."""
+    squares: list[np.ndarray] = []
+    truths: list[np.ndarray] = []
+    while len(squares) < count:
+        picture = draw_picture(rng, _PICTURE_PX)
+        for k in rng.permutation(len(picture.targets))[: min(_PER_PICTURE, count - len(squares))]:
+            target = picture.targets[k]
+            x1, y1, x2, y2 = box_of(target)
+            longer = max(x2 - x1, y2 - y1) + 1
+            size = round(min(max(longer * rng.uniform(1.25, 2.0), _SMALLEST_PX), _PICTURE_PX))
+            shift = rng.uniform(-0.08, 0.08, size=2) * size
+            room = _PICTURE_PX - size
+            x = int(np.clip(round((x1 + x2) / 2 + shift[0] - size / 2), 0, room))
+            y = int(np.clip(round((y1 + y2) / 2 + shift[1] - size / 2), 0, room))
+            window = Window(x, y, size)
+            squares.append(crop(picture.pixels, window, side_px))
+            truths.append(crop(target.astype(np.uint8) * np.uint8(255), window, side_px) > 127)
     return ShapesBatch(
-        pixels,
-        torch.tensor(owner, dtype=torch.int64),
-        torch.from_numpy(truth),
-        tuple(queries),
+        normalised(torch.from_numpy(np.stack(squares))),
+        torch.arange(count),
+        torch.from_numpy(np.stack(truths)),
+        (),
     )
 
 
@@ -134,15 +156,7 @@ def write_base(
     model: Sam3, out: Path, config: TrainConfig, progress: Progress, figures: Mapping[str, float]
 ) -> ModelCard:
     """Write weights, sizes and card of the base; each file atomically."""
-    state = {
-        name: (value.half() if value.is_floating_point() else value).contiguous()
-        for name, value in model.state_dict().items()
-        if not value.is_complex()
-    }
-    payload = save(state)
-    sizes = model.config.model_dump_json(indent=1).encode()
-    write_bytes(out / "model.safetensors", payload)
-    write_bytes(out / "config.json", sizes)
+    files = save_base(model, out)
     card = ModelCard(
         model_id="tiny-base",
         kind="base",
@@ -159,7 +173,7 @@ def write_base(
         seed=config.seed,
         commit=_commit(),
         figures={**figures, "seconds": progress.seconds},
-        files={"model.safetensors": sha256_of(payload), "config.json": sha256_of(sizes)},
+        files=files,
         licence=LICENCE,
         intended_use="A starting point for LoRA training in demos and tests; not a medical device.",
     )
@@ -226,7 +240,7 @@ def pretrain(config: TrainConfig, sizes: Sam3Config, *, directory: Path, out: Pa
 )
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--lr", type=float, default=1e-3, show_default=True)
-@click.option("--threads", type=int, default=2, show_default=True)
+@click.option("--threads", type=int, default=1, show_default=True)
 def main(
     minutes: float,
     steps: int | None,
@@ -245,13 +259,13 @@ def main(
         lr=lr,
         batch=16,
         warmup=0.03,
-        weight_decay=0.05,
+        weight_decay=0.02,
         ema=0.998,
         precision="bfloat16",
         seed=seed,
         log_every=50,
-        checkpoint_every=500,
-        concept_every=5,
+        checkpoint_every=400,
+        concept_every=6,
     )
     try:
         card = pretrain(config, Sam3Config(), directory=directory, out=out)
