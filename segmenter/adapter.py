@@ -145,17 +145,24 @@ def _adapter_layers(model: nn.Module) -> list[Any]:
 def activate(model: nn.Module, name: str | None) -> None:
     """Use one adapter, or none."""
     for layer in _adapter_layers(model):
-        layer.enable_adapters(enabled=name is not None)
-        if name is not None:
+        # A module kept whole by another adapter is the base's for this one.
+        known = name is not None and not (
+            isinstance(layer, _Whole) and name not in layer.modules_to_save
+        )
+        layer.enable_adapters(enabled=known)
+        if known:
             layer.set_adapter(name)
 
 
 def remove(model: nn.Module, name: str) -> None:
-    """Forget an adapter that is not in use."""
-    for layer in _adapter_layers(model):
-        layer.delete_adapter(name, None) if isinstance(layer, _Whole) else layer.delete_adapter(
-            name
-        )
+    """Forget an adapter; what is active afterwards has to be set again if it was this one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for layer in _adapter_layers(model):
+            if not isinstance(layer, _Whole):
+                layer.delete_adapter(name)
+            elif name in layer.modules_to_save:
+                layer.delete_adapter(name, None)
     getattr(model, "peft_config", {}).pop(name, None)
 
 

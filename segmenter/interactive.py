@@ -32,7 +32,7 @@ class PromptMix(BaseModel):
     """… and at most about this many px more, of the model's square."""
     corrections: int = Field(1, ge=0)
     """Clicks added after the first answer …"""
-    correction_share: float = Field(0.4, ge=0, le=1)
+    correction_share: float = Field(0.3, ge=0, le=1)
     """… in this share of the steps."""
 
 

@@ -116,7 +116,7 @@ def crop(
     """The window's pixels at the model's square; edge pixels are repeated beyond the image."""
     cut = _cut(pixels, window)
     image = Image.fromarray(cut).resize((side_px, side_px), Image.Resampling.BILINEAR)
-    return np.asarray(image)
+    return np.array(image)
 
 
 def crop_logits(
@@ -124,7 +124,7 @@ def crop_logits(
 ) -> Float32[np.ndarray, "s s"]:
     """A window of an earlier answer, at any square."""
     image = Image.fromarray(_cut(logits, window))
-    return np.asarray(image.resize((side_px, side_px), Image.Resampling.BILINEAR))
+    return np.array(image.resize((side_px, side_px), Image.Resampling.BILINEAR))
 
 
 def _cut(values: np.ndarray, window: Window) -> np.ndarray:

@@ -146,6 +146,29 @@ class _CudaToCpu(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+class _ScheduleOnCpu(TorchFunctionMode):
+    """Keeps ``torch.linspace`` real: vitdet.py:746 reads its drop-path rates back as numbers."""
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: Any = (),
+        kwargs: Any = None,
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is torch.linspace:
+            kwargs["device"] = "cpu"
+        return func(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def shapes_only() -> Iterator[None]:
+    """Build sam3 modules without memory for their weights: names and shapes alone."""
+    with torch.device("meta"), _ScheduleOnCpu():
+        yield
+
+
 @contextlib.contextmanager
 def cuda_means_cpu() -> Iterator[None]:
     """Run code with a hard-coded "cuda" on the CPU; a no-op where CUDA exists.

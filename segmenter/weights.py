@@ -16,12 +16,13 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
 )
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
-from casebook.documents import sha256_of_file, write_bytes
+from casebook.documents import sha256_of, sha256_of_file, write_bytes
 from casebook.errors import AccessError, AngioloopError, ModelError, UnreachableError
 from segmenter.sam3 import REAL, Sam3, Sam3Config, build
+from segmenter.upstream import shapes_only
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +90,22 @@ def _require_same(expected: dict[str, Tensor], stored: dict[str, Tensor], path: 
             )
 
 
+def save_base(model: Sam3, out: Path) -> dict[str, str]:
+    """Write a base's weights (in half precision) and sizes, each atomically; gives their hashes."""
+    state = {
+        name: (value.half() if value.is_floating_point() else value).contiguous()
+        for name, value in model.state_dict().items()
+        if not value.is_complex()
+    }
+    payloads = {
+        WEIGHTS: save(state),
+        SIZES: model.config.model_dump_json(indent=1).encode(),
+    }
+    for name, payload in payloads.items():
+        write_bytes(out / name, payload)
+    return {name: sha256_of(payload) for name, payload in payloads.items()}
+
+
 def base_sha256(folder: Path) -> str:
     """Hash of a base's weights, which adapters carry."""
     return sha256_of_file(folder / WEIGHTS)
@@ -115,7 +132,7 @@ def convert(checkpoint: Path, out: Path, *, vocabulary: Path | None = None) -> N
         elif name.startswith("tracker."):
             inner = name.removeprefix("tracker.")
             renamed[f"image.inst_interactive_predictor.model.{inner}"] = value
-    with torch.device("meta"):
+    with shapes_only():
         expected = build(REAL, vocabulary=vocabulary, matching=False).state_dict()
     wanted = {name: value for name, value in expected.items() if not value.is_complex()}
     kept = {name: renamed[name].contiguous() for name in wanted if name in renamed}
@@ -140,15 +157,16 @@ def download(out: Path) -> Path:
         return Path(hf_hub_download(REPOSITORY, CHECKPOINT, local_dir=out))
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as problem:
         if isinstance(problem, (GatedRepoError, HfHubHTTPError)):
-            raise AccessError(_refused()) from None
+            raise refused() from None
         raise UnreachableError(
             f"the hub cannot be reached, so {REPOSITORY} was not downloaded; check the network, or "
             f"copy {CHECKPOINT} here and run with --checkpoint"
         ) from None
 
 
-def _refused() -> str:
-    return (
+def refused() -> AccessError:
+    """What is said when the hub does not hand out the weights."""
+    return AccessError(
         f"the hub refuses {REPOSITORY}: its weights are gated. Accept the SAM License at "
         f"https://huggingface.co/{REPOSITORY}, then set HF_TOKEN or run `hf auth login`"
     )

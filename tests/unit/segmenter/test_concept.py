@@ -1,0 +1,48 @@
+import numpy as np
+import torch
+
+from segmenter.concept import ConceptQuery, concept_loss, detection_loss, targets_of
+from segmenter.prompts import from_grey
+from segmenter.sam3 import Sam3
+
+
+def instances(*boxes: tuple[int, int, int, int]) -> torch.Tensor:
+    masks = torch.zeros(len(boxes), 64, 64, dtype=torch.bool)
+    for mask, (x1, y1, x2, y2) in zip(masks, boxes, strict=True):
+        mask[y1:y2, x1:x2] = True
+    return masks
+
+
+def test_targets_hold_each_instance_box_as_fractions_of_the_square() -> None:
+    target = targets_of(
+        [
+            ConceptQuery(0, "a", instances((0, 0, 32, 16), (16, 32, 32, 64))),
+            ConceptQuery(0, "b", instances()),
+        ]
+    )
+    assert target.num_boxes.tolist() == [2, 0]
+    assert target.boxes.tolist() == [[0.25, 0.125, 0.5, 0.25], [0.375, 0.75, 0.25, 0.5]]
+    assert target.object_ids_padded.tolist() == [[0, 1], [-1, -1]]
+    assert target.semantic_segments[1].sum() == 0
+
+
+def test_a_few_steps_lower_the_detection_loss_for_present_and_absent_concepts(small: Sam3) -> None:
+    pixels = from_grey(np.random.default_rng(0).integers(0, 255, (2, 64, 64)).astype(np.uint8))
+    queries = [
+        ConceptQuery(0, "bar", instances((4, 4, 40, 12))),
+        ConceptQuery(1, "bar", instances((10, 30, 30, 60), (40, 40, 60, 60))),
+        ConceptQuery(1, "ring", instances()),
+    ]
+    small.train()
+    criterion = detection_loss(small.config.queries)
+    optimizer = torch.optim.AdamW(small.parameters(), lr=2e-3)
+    losses = []
+    for _ in range(12):
+        loss = concept_loss(small, criterion, pixels, queries)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(small.parameters(), 1.0)
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert all(np.isfinite(losses))
+    assert losses[-1] < 0.8 * losses[0]

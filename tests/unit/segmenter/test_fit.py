@@ -1,0 +1,140 @@
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from casebook.errors import ConfigError, TrainingError
+from segmenter.fit import FitResult, Progress, TrainConfig, fit
+
+CONFIG = TrainConfig(lr=0.05, seed=3, log_every=2, checkpoint_every=4, warmup=0.1, weight_decay=0.0)
+
+
+def line() -> nn.Linear:
+    torch.manual_seed(0)
+    return nn.Linear(2, 1)
+
+
+def batch(step: int) -> Tensor:
+    return torch.randn(8, 2, generator=torch.Generator().manual_seed(step))
+
+
+def train(
+    module: nn.Module,
+    directory: Path,
+    steps: int,
+    *,
+    stop_at: int | None = None,
+    config: TrainConfig = CONFIG,
+    reports: list[Progress] | None = None,
+) -> FitResult:
+    """Fits y = x0 - x1, with noise from the step's generator and from torch's own."""
+    seen = 0
+
+    def loss(x: Tensor, generator: torch.Generator) -> Mapping[str, Tensor]:
+        nonlocal seen
+        seen += 1
+        if stop_at is not None and seen > stop_at:
+            raise KeyboardInterrupt
+        noise = 0.01 * torch.randn(8, generator=generator) + 0.01 * torch.randn(8)
+        error = module(x)[:, 0] - (x[:, 0] - x[:, 1]) + noise
+        return {"loss": (error**2).mean()}
+
+    report = reports.append if reports is not None else None
+    return fit(module, loss, batch, config, steps=steps, directory=directory, progress=report)
+
+
+def test_training_lowers_the_loss_and_reports_it(tmp_path: Path) -> None:
+    module, reports = line(), list[Progress]()
+    result = train(module, tmp_path, 120, reports=reports)
+    assert result.steps == 120
+    assert reports[-1].figures["loss"] < 0.1 * reports[0].figures["loss"]
+    assert reports[-1].fraction == 1.0
+    assert module.weight.detach().flatten().tolist() == pytest.approx([1.0, -1.0], abs=0.05)
+    assert list((tmp_path / "curves").glob("events.*"))
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path, ema: float) -> None:
+    config = CONFIG.model_copy(update={"ema": ema})
+    whole, killed = line(), line()
+    train(whole, tmp_path / "whole", 20, config=config)
+    with pytest.raises(KeyboardInterrupt):
+        train(killed, tmp_path / "killed", 20, stop_at=11, config=config)
+    resumed = line()
+    result = train(resumed, tmp_path / "killed", 20, config=config)
+    assert result.resumed_from == 8
+    for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
+    first, again = line(), line()
+    train(first, tmp_path, 8)
+    result = train(again, tmp_path, 8)
+    assert (result.steps, result.resumed_from) == (8, 8)
+    assert torch.equal(first.weight, again.weight)
+
+
+def test_only_the_last_two_checkpoints_are_kept_and_they_are_plain_tensors(tmp_path: Path) -> None:
+    train(line(), tmp_path, 20)
+    found = sorted(path.name for path in tmp_path.glob("step-*.safetensors"))
+    assert found == ["step-00000016.safetensors", "step-00000020.safetensors"]
+    with safe_open(tmp_path / found[-1], framework="pt") as stored:
+        assert stored.metadata()["step"] == "20"
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_weights(tmp_path: Path) -> None:
+    module = line()
+
+    def loss(x: Tensor, _: torch.Generator) -> Mapping[str, Tensor]:
+        value = module(x).pow(2).mean()
+        return {"loss": value * float("nan") if reached() else value}
+
+    steps = iter(range(100))
+
+    def reached() -> bool:
+        return next(steps) == 6
+
+    with pytest.raises(TrainingError, match=r"step 6: the loss or its gradient is not finite"):
+        fit(module, loss, batch, CONFIG, steps=20, directory=tmp_path)
+    assert torch.isfinite(module.weight).all()
+    with safe_open(tmp_path / "step-00000006.safetensors", framework="pt") as stored:
+        assert torch.equal(stored.get_tensor("weight.weight"), module.weight)
+
+
+def test_other_settings_are_refused_in_the_same_directory(tmp_path: Path) -> None:
+    train(line(), tmp_path, 4)
+    with pytest.raises(ConfigError, match="other settings"):
+        train(line(), tmp_path, 4, config=CONFIG.model_copy(update={"lr": 0.1}))
+
+
+def test_another_model_is_refused_in_the_same_directory(tmp_path: Path) -> None:
+    train(line(), tmp_path, 4)
+    other = nn.Sequential(nn.Linear(2, 1))
+    with pytest.raises(ConfigError, match="another model"):
+        train(other, tmp_path, 4)
+
+
+def test_a_module_without_trainable_weights_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="nothing to train"):
+        train(line().requires_grad_(requires_grad=False), tmp_path, 4)
+
+
+def test_without_steps_or_minutes_nothing_says_how_long(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="how long"):
+        fit(line(), lambda *_: {}, batch, CONFIG, steps=None, directory=tmp_path)
+
+
+def test_minutes_end_a_run(tmp_path: Path) -> None:
+    module = line()
+    config = CONFIG.model_copy(update={"minutes": 0.002})
+
+    def loss(x: Tensor, _: torch.Generator) -> Mapping[str, Tensor]:
+        return {"loss": module(x).pow(2).mean()}
+
+    result = fit(module, loss, batch, config, steps=None, directory=tmp_path)
+    assert result.steps >= 1
+    assert result.seconds >= 0.12

@@ -1,0 +1,157 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from casebook.errors import DataError, TrainingError
+from casebook.protocols import Frame
+from segmenter import adapter as adapters
+from segmenter.fit import LoraConfig, Progress, TrainConfig
+from segmenter.prompts import WindowConfig
+from segmenter.rounds import Augmentation, RoundData, Sample, TrainMask, train_adapter
+
+CONFIG = TrainConfig(
+    steps=6,
+    lr=2e-3,
+    batch=2,
+    seed=1,
+    log_every=1,
+    checkpoint_every=2,
+    concept_every=3,
+    lora=LoraConfig(rank=2, alpha=4, whole=("neck", "mask_heads")),
+)
+CALM = Augmentation(rotation_deg=0, scale=0, shift=0, contrast=0, gamma=0, noise=0)
+
+
+def sample(seed: int, weight: float = 1.0) -> Sample:
+    """A dark bar on noise."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(120, 200, (96, 96)).astype(np.uint8)
+    bitmap = np.zeros((96, 96), dtype=bool)
+    top = 20 + 8 * seed % 50
+    bitmap[top : top + 8, 20:70] = True
+    pixels[bitmap] = 40
+    tree = np.zeros_like(bitmap)
+    tree[top : top + 8] = True
+    return Sample(
+        Frame(pixels),
+        (
+            TrainMask("lesion", bitmap, weight),
+            TrainMask("everything", tree, prompted=False),
+        ),
+        absent=("other",),
+    )
+
+
+SAMPLES = [sample(seed) for seed in range(4)]
+
+
+def data(config: TrainConfig = CONFIG, augmentation: Augmentation = CALM) -> RoundData:
+    return RoundData(SAMPLES, config, WindowConfig(), augmentation, 64, 4)
+
+
+def test_an_unaugmented_crop_shows_the_object_where_its_mask_is() -> None:
+    batch = data().batch(0)
+    assert batch.truth is not None
+    assert batch.pixels.shape == (2, 3, 64, 64)
+    for pixels, truth in zip(batch.pixels, batch.truth, strict=True):
+        assert truth.any()
+        assert pixels[0][truth].mean() < pixels[0][~truth].mean() - 1
+        ys, xs = torch.nonzero(truth, as_tuple=True)
+        # The window is laid around the box, moved where it would leave the image.
+        assert abs(float(xs.float().mean()) - 32) < 8
+        assert abs(float(ys.float().mean()) - 32) < 20
+
+
+def test_a_batch_depends_on_its_step_alone() -> None:
+    one, other = data(augmentation=Augmentation()), data(augmentation=Augmentation())
+    assert torch.equal(one.batch(4).pixels, other.batch(4).pixels)
+    assert not torch.equal(one.batch(4).pixels, one.batch(3).pixels)
+
+
+def test_every_mask_is_seen_once_in_an_epoch() -> None:
+    held = data()
+    interactive = [step for step in range(3) if not held.is_concept(step)]
+    assert len(interactive) == 2
+    seen = torch.cat([held.batch(step).pixels for step in interactive])
+    assert len({tuple(picture.flatten().tolist()) for picture in seen}) == held.n_masks == 4
+
+
+def test_concept_steps_ask_for_what_is_there_and_for_what_is_not() -> None:
+    held = data()
+    words: dict[str, set[int]] = {}
+    for step in range(2, 60, 3):
+        assert held.is_concept(step)
+        for query in held.batch(step).queries:
+            words.setdefault(query.concept, set()).add(len(query.instances))
+    assert words == {"lesion": {1}, "everything": {1}, "other": {0}}
+
+
+def test_nothing_to_train_on_is_said() -> None:
+    empty = Sample(SAMPLES[0].frame, ())
+    with pytest.raises(DataError, match="no mask to train on"):
+        RoundData([empty], CONFIG, WindowConfig(), CALM, 64, 4)
+
+
+def test_a_round_writes_an_adapter_and_the_next_continues_from_it(
+    base: Path, tmp_path: Path
+) -> None:
+    reports: list[Progress] = []
+    first = train_adapter(
+        SAMPLES,
+        CONFIG,
+        base=base,
+        init_adapter=None,
+        directory=tmp_path / "1",
+        progress=reports.append,
+    )
+    assert [report.step for report in reports] == [1, 2, 3, 4, 5, 6]
+    assert {"mask", "iou", "concept"} <= {name for r in reports for name in r.figures}
+    assert 0 < first.n_trainable < first.n_params
+    assert (first.n_frames, first.n_masks) == (4, 4)
+    settings = adapters.read_settings(first.folder)
+    assert settings.base_sha256 == first.base_sha256
+    second = train_adapter(
+        SAMPLES,
+        CONFIG.model_copy(update={"lr": 1e-9}),
+        base=base,
+        init_adapter=first.folder,
+        directory=tmp_path / "2",
+    )
+    one, other = (load_file(r.folder / adapters.WEIGHTS) for r in (first, second))
+    assert one.keys() == other.keys()
+    # At next to no learning rate the second round is the first's adapter still.
+    assert all(torch.allclose(one[key], other[key], atol=1e-5) for key in one)
+
+
+def test_an_interrupted_round_ends_with_the_same_adapter(base: Path, tmp_path: Path) -> None:
+    def stop(progress: Progress) -> None:
+        if progress.step == 5:
+            raise KeyboardInterrupt
+
+    whole = train_adapter(
+        SAMPLES, CONFIG, base=base, init_adapter=None, directory=tmp_path / "whole"
+    )
+    with pytest.raises(KeyboardInterrupt):
+        train_adapter(
+            SAMPLES,
+            CONFIG,
+            base=base,
+            init_adapter=None,
+            directory=tmp_path / "cut",
+            progress=stop,
+        )
+    resumed = train_adapter(
+        SAMPLES, CONFIG, base=base, init_adapter=None, directory=tmp_path / "cut"
+    )
+    assert resumed.fit.resumed_from == 4
+    one, other = (load_file(r.folder / adapters.WEIGHTS) for r in (whole, resumed))
+    assert max(float((one[key] - other[key]).abs().max()) for key in one) == 0.0
+
+
+def test_a_target_no_path_trains_is_refused(base: Path, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"concept_every": 0})
+    with pytest.raises(TrainingError, match="get no gradient"):
+        train_adapter(SAMPLES, config, base=base, init_adapter=None, directory=tmp_path)

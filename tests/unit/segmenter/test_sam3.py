@@ -1,0 +1,69 @@
+import pytest
+import torch
+
+from segmenter.sam3 import REAL, Sam3, Sam3Config, build
+from segmenter.upstream import cuda_means_cpu, import_upstream, shapes_only
+
+
+def test_a_built_model_has_no_uninitialised_weight() -> None:
+    torch.manual_seed(0)
+    model = build(Sam3Config(vit_depth=1, vit_global_blocks=(0,), text_layers=1))
+    for name, parameter in model.named_parameters():
+        assert torch.isfinite(parameter).all(), name
+        assert parameter.abs().max() < 50, name
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"side_px": 100}, "multiple of patch_px"),
+        ({"vit_global_blocks": (1,)}, "last ViT block"),
+        ({"vit_width": 36}, "axial RoPE"),
+        ({"width": 48}, "multiple of 32"),
+    ],
+)
+def test_sizes_that_cannot_work_are_refused(sizes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Sam3Config.model_validate(sizes)
+
+
+def test_the_real_sizes_build_the_released_architecture() -> None:
+    upstream = import_upstream(("sam3.model_builder",))["sam3.model_builder"]
+    with shapes_only(), cuda_means_cpu():
+        ours = build(REAL, matching=False).state_dict()
+        released = {
+            "": upstream._create_vision_backbone(enable_inst_interactivity=True),
+            "transformer": upstream._create_sam3_transformer(),
+            "geometry_encoder": upstream._create_geometry_encoder(),
+            "segmentation_head": upstream._create_segmentation_head(),
+            "dot_prod_scoring": upstream._create_dot_product_scoring(),
+        }
+    places = {"": "backbone.vision_backbone"}
+    compared = 0
+    for name, module in released.items():
+        for key, value in module.state_dict().items():
+            path = f"image.{places.get(name, name)}.{key}"
+            assert ours[path].shape == value.shape, path
+            compared += 1
+    assert compared > 800
+
+
+def test_an_answer_does_not_depend_on_the_other_rows(small: Sam3) -> None:
+    pixels = torch.randn(2, 3, 64, 64)
+    points = torch.tensor([[[5.0, 5.0], [40.0, 30.0]], [[8.0, 2.0], [60.0, 61.0]]])
+    labels = torch.tensor([[2, 3], [2, 3]])
+    with torch.no_grad():
+        together, _ = small.decode(small.encode(pixels), points, labels)
+        alone, _ = small.decode(small.encode(pixels[1:]), points[1:], labels[1:])
+    assert torch.allclose(together[1], alone[0], atol=1e-4)
+
+
+def test_an_earlier_mask_changes_the_answer_only_where_it_is_given(small: Sam3) -> None:
+    features = small.encode(torch.randn(1, 3, 64, 64)).rows(torch.tensor([0, 0]))
+    points, labels = torch.tensor([[[5.0, 5.0]]] * 2), torch.tensor([[1]] * 2)
+    earlier = torch.randn(2, 1, small.config.mask_side, small.config.mask_side)
+    with torch.no_grad():
+        plain, _ = small.decode(features, points, labels)
+        mixed, _ = small.decode(features, points, labels, earlier, torch.tensor([True, False]))
+    assert not torch.allclose(mixed[0], plain[0], atol=1e-4)
+    assert torch.allclose(mixed[1], plain[1], atol=1e-4)

@@ -1,0 +1,124 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from casebook.errors import ModelError, PromptError
+from casebook.protocols import Frame, Prompt
+from segmenter import adapter as adapters
+from segmenter.fit import LoraConfig
+from segmenter.teacher import Teacher, load_teacher
+from segmenter.weights import base_sha256, load_base
+
+BOX = Prompt(box_xyxy=(30.0, 40.0, 70.0, 60.0))
+
+
+@pytest.fixture
+def frame() -> Frame:
+    rng = np.random.default_rng(0)
+    return Frame(rng.integers(0, 255, (120, 150)).astype(np.uint8))
+
+
+@pytest.fixture
+def models(base: Path, tmp_path: Path) -> Path:
+    """A registry folder with two adapters and a damaged one."""
+    lora = LoraConfig(rank=2, alpha=4, dropout=0.0, targets=("vit", "mask_decoder"))
+    model = load_base(base)
+    for name, seed in (("one", 1), ("two", 2)):
+        adapters.inject(model, lora, name)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in adapters.trainable(model).values():
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+        adapters.save_adapter(model, name, lora, tmp_path / name, base_sha256=base_sha256(base))
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / adapters.SETTINGS).write_bytes(
+        (tmp_path / "one" / adapters.SETTINGS).read_bytes()
+    )
+    (tmp_path / "damaged" / adapters.WEIGHTS).write_bytes(b"no tensors")
+    return tmp_path
+
+
+def logits(teacher: Teacher, frame: Frame) -> np.ndarray:
+    found = teacher.predict(teacher.embed(frame), BOX)[0].logits
+    assert found is not None
+    return found
+
+
+def test_ten_prompts_in_one_window_run_the_encoder_once(base: Path, frame: Frame) -> None:
+    teacher = load_teacher(base.parent, None, base=base)
+    embedding = teacher.embed(frame)
+    for shift in range(10):
+        prompt = Prompt(
+            points_xy=np.array([[60.0, 60.0], [61.0 + shift, 58.0]]),
+            point_labels=np.array([1, shift % 2]),
+        )
+        teacher.predict(embedding, prompt)
+    assert teacher.n_embeds == 1
+
+
+def test_the_earlier_answer_is_taken_into_account(base: Path, frame: Frame) -> None:
+    teacher = load_teacher(base.parent, None, base=base)
+    embedding = teacher.embed(frame)
+    first = teacher.predict(embedding, BOX)[0]
+    again = teacher.predict(embedding, Prompt(box_xyxy=BOX.box_xyxy, mask_logits=first.logits))[0]
+    assert not np.array_equal(first.logits, again.logits)
+
+
+def test_an_adapter_is_switched_while_the_teacher_answers(
+    base: Path, models: Path, frame: Frame
+) -> None:
+    teacher = load_teacher(models, None, base=base)
+    bare = logits(teacher, frame)
+    teacher.switch(models / "one", "one")
+    one = logits(teacher, frame)
+    assert teacher.model_id == "one"
+    assert not np.allclose(one, bare)
+    teacher.switch(models / "two", "two")
+    assert not np.allclose(logits(teacher, frame), one)
+    teacher.switch(models / "one", "one")
+    assert np.allclose(logits(teacher, frame), one, atol=1e-4)
+    teacher.switch(None, "bare")
+    assert np.allclose(logits(teacher, frame), bare, atol=1e-4)
+
+
+def test_the_old_adapter_stays_when_the_new_one_cannot_be_loaded(
+    base: Path, models: Path, frame: Frame
+) -> None:
+    teacher = load_teacher(models, "one", base=base)
+    before = logits(teacher, frame)
+    with pytest.raises(ModelError, match="cannot be read"):
+        teacher.switch(models / "damaged", "damaged")
+    assert teacher.model_id == "one"
+    assert np.array_equal(logits(teacher, frame), before)
+
+
+def test_a_model_that_is_not_there_is_named(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="r07 is not in"):
+        load_teacher(tmp_path, "r07", base=base)
+    with pytest.raises(ModelError, match="holds no base"):
+        load_teacher(tmp_path, None, base=tmp_path)
+
+
+def test_a_concept_gives_scored_masks_best_first(base: Path, frame: Frame) -> None:
+    teacher = Teacher(
+        load_base(base),
+        "t",
+        windows=load_teacher(base, None, base=base).windows,
+        concept_threshold=0.0,
+    )
+    found = teacher.predict(
+        teacher.embed(frame),
+        Prompt(concept="anything", exemplars_xyxy=((10.0, 10.0, 40.0, 40.0),)),
+    )
+    scores = [prediction.score for prediction in found]
+    assert scores == sorted(scores, reverse=True)
+    assert all(prediction.label == "anything" for prediction in found)
+    assert all(0 <= prediction.heads["presence"] <= 1 for prediction in found)
+
+
+def test_bad_prompts_are_refused(base: Path, frame: Frame) -> None:
+    teacher = load_teacher(base.parent, None, base=base)
+    with pytest.raises(PromptError, match="outside"):
+        teacher.predict(teacher.embed(frame), Prompt(box_xyxy=(500.0, 500.0, 600.0, 600.0)))
