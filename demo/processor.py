@@ -100,9 +100,9 @@ class Worker:
         logger = nuclio_sdk.logger.Logger(logging.INFO, f"function.{uuid.uuid4().hex}")
         logger.set_handler("default", sys.stderr, nuclio_sdk.logger.HumanReadableFormatter())
         trigger = TriggerInfo("http", "myHttpTrigger")
-        self._context = nuclio_sdk.Context(logger, worker_id=worker_id, trigger=trigger)
+        self.context = nuclio_sdk.Context(logger, worker_id=worker_id, trigger=trigger)
         if hasattr(self._module, "init_context"):
-            self._module.init_context(self._context)
+            self._module.init_context(self.context)
 
     def submit(self, event: nuclio_sdk.Event) -> "Future[Answer]":
         """Run the function on an event."""
@@ -114,7 +114,7 @@ class Worker:
 
     def _run(self, event: nuclio_sdk.Event) -> Answer:
         try:
-            output = self._module.handler(self._context, event)
+            output = self._module.handler(self.context, event)
         except Exception:  # noqa: BLE001 - this is the trap: Nuclio sends the traceback
             return Answer(500, traceback.format_exc().encode(), "text/plain")
         if isinstance(output, list):  # Nuclio 1.14 and later: a batch, the client gets its first

@@ -29,22 +29,25 @@ class Logger(Protocol):
 
 
 class Function:
-    """One deployed function: a kind of request and the model in use."""
+    """One deployed function: a kind of request and the model in use (`live`)."""
 
     def __init__(self, kind: Kind, live: LiveModel) -> None:
         self._kind = kind
-        self._live = live
+        self.live = live
 
     def answer(self, context: Context, event: Event) -> Response:
         """The response to an event, whatever is in it."""
+        model_id = "none"
         try:
-            reply = self._live.handler().reply(self._kind, event.body)
+            handler = self.live.handler()
+            model_id = handler.model_id
+            reply = handler.reply(self._kind, event.body)
         except AngioloopError as problem:
             reply = refused(problem)
         except Exception:  # noqa: BLE001 - one of the two edges: Nuclio would send the traceback
             trace = traceback.format_exc()[-MAX_TRACE:]
             context.logger.error_with("bug", function=self._kind, trace=trace)
-            reply = crashed()
+            reply = crashed(model_id)
         context.logger.info_with("request", **reply.log)
         return _response(reply)
 

@@ -43,14 +43,26 @@ def read_serving(conf: Path) -> tuple[ServingConfig, LabelSet]:
     return config, read_labels(conf / config.labels)
 
 
+def _conf() -> Path:
+    return Path(os.environ.get("ANGIOLOOP_CONF") or "conf")
+
+
+def configured_labels() -> LabelSet:
+    """The labels the detector answers, as the environment's configuration says.
+
+    Raises:
+        ConfigError: a file is missing or has wrong values.
+    """
+    return read_serving(_conf())[1]
+
+
 def live_model(tell: Tell) -> LiveModel:
     """The model in use, as the environment says.
 
     Raises:
         ConfigError: a setting is wrong.
     """
-    home = Home.resolve()
-    conf = Path(os.environ.get("ANGIOLOOP_CONF") or "conf")
+    home, conf = Home.resolve(), _conf()
     config, labels = read_serving(conf)
     kind = os.environ.get("ANGIOLOOP_MODEL") or "teacher"
     if kind == "teacher":

@@ -48,6 +48,7 @@ def test_a_bug_is_logged_with_its_trace_and_answered_without() -> None:
     body = {"image": image(VESSEL), "text_prompts": ["broken"]}
     response = function.answer(context, nuclio_sdk.Event(body=body))
     assert response.status_code == 500
+    assert response.headers["X-Model-Id"] == "threshold"
     assert "Traceback" not in response.body
     assert json.loads(response.body)["error"]
     first = json.loads(lines.getvalue().splitlines()[0])

@@ -1,0 +1,154 @@
+"""The three deployed functions, imported as Nuclio does, over a small SAM 3 and a promotion."""
+
+import base64
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import nuclio_sdk
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from casebook import masks
+from casebook.catalogue import png_bytes
+from casebook.home import Home
+from casebook.registry import ModelCard, Registry
+from demo.processor import Answer, Worker, event_of
+from segmenter import adapter
+from segmenter.sam3 import Sam3Config, build
+from segmenter.weights import base_sha256, load_base, save_base
+
+ROOT = Path(__file__).resolve().parents[2]
+PIXELS = np.full((96, 96), 170, dtype=np.uint8)
+PIXELS[40:52, 10:80] = 50
+IMAGE = base64.b64encode(png_bytes(PIXELS)).decode()
+SMALL = Sam3Config(
+    side_px=64,
+    vit_width=32,
+    vit_depth=2,
+    vit_heads=2,
+    vit_global_blocks=(1,),
+    vit_window=4,
+    vit_pretrain_px=64,
+    width=32,
+    feedforward=32,
+    encoder_layers=1,
+    decoder_layers=1,
+    queries=4,
+    text_width=32,
+    text_heads=2,
+    text_layers=1,
+    memory_width=16,
+)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("conf") / "small-base"
+    save_base(build(SMALL), folder)
+    return folder
+
+
+@pytest.fixture
+def home(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    settings = {"labels": "labels.yaml", "base": str(base), "answers": {"threshold": 0.0}}
+    labels = {"name": "two", "labels": [{"name": "mid RCA", "role": "segment"}, {"name": "PDA"}]}
+    (tmp_path / "serving.yaml").write_text(yaml.safe_dump(settings))
+    (tmp_path / "labels.yaml").write_text(yaml.safe_dump(labels))
+    monkeypatch.setenv("ANGIOLOOP_CONF", str(tmp_path))
+    monkeypatch.setenv("ANGIOLOOP_HOME", str(tmp_path / "workspace"))
+    monkeypatch.delenv("ANGIOLOOP_MODEL", raising=False)
+    return Home.resolve()
+
+
+def add_adapter(home: Home, base: Path, model_id: str) -> None:
+    lora = adapter.LoraConfig(rank=2, alpha=4)
+    model = load_base(base)
+    adapter.inject(model, lora, "fresh")
+    registry = Registry(home)
+    folder = registry.folder(model_id)
+    adapter.save_adapter(model, "fresh", lora, folder, base_sha256=base_sha256(base))
+    card = ModelCard(
+        model_id=model_id,
+        kind="teacher",
+        architecture="SAM 3 (small) + LoRA r 2",
+        created=datetime.now(UTC),
+        n_params=1,
+        licence="test",
+    )
+    registry.seal(card)
+
+
+def ask(worker: Worker, **body: object) -> Answer:
+    payload = json.dumps({"image": IMAGE, **body}).encode()
+    headers = {"Content-Type": "application/json"}
+    event: nuclio_sdk.Event = event_of("POST", "/", headers, payload, datetime.now(UTC))
+    return worker.submit(event).result(60)
+
+
+@pytest.mark.usefixtures("home")
+def test_the_interactor_answers_a_box_and_then_clicks(base: Path) -> None:
+    worker = Worker(ROOT / "serverless" / "interactor")
+    for prompt in ({"obj_bbox": [[8, 36], [82, 56]]}, {"pos_points": [[45, 46], [20, 44]]}):
+        answer = ask(worker, **prompt)
+        assert answer.status == 200, answer.body
+        assert dict(answer.headers)["X-Model-Id"] == base.name
+        for shape in json.loads(answer.body)["shapes"]:
+            assert masks.from_cvat(shape["points"], (96, 96)).any()
+
+
+@pytest.mark.usefixtures("home", "base")
+def test_the_detector_answers_a_list_of_the_labels_it_knows() -> None:
+    answer = ask(Worker(ROOT / "serverless" / "detector"), threshold=0)
+    assert answer.status == 200, answer.body
+    assert {entry["label"] for entry in json.loads(answer.body)} <= {"mid RCA", "PDA"}
+
+
+@pytest.mark.usefixtures("home", "base")
+def test_the_tracker_follows_a_mask_and_knows_no_other_key() -> None:
+    worker = Worker(ROOT / "serverless" / "tracker")
+    shape = {"type": "mask", "points": masks.to_cvat(PIXELS < 100)}
+    started = json.loads(ask(worker, shapes=[shape]).body)
+    step = json.loads(ask(worker, shapes=[None], states=started["states"]).body)
+    assert step["shapes"][0]["type"] == "mask"
+    assert ask(worker, states=["another"]).status == 409
+
+
+def test_a_promotion_is_served_and_a_damaged_one_refused(home: Home, base: Path) -> None:
+    worker = Worker(ROOT / "serverless" / "interactor")
+    add_adapter(home, base, "round-01")
+    add_adapter(home, base, "round-02")
+    Registry(home).promote("round-01", "test")
+
+    def served() -> str:
+        ask(worker, obj_bbox=[[8, 36], [82, 56]])
+        worker.context.user_data.function.live.settle()
+        answer = ask(worker, obj_bbox=[[8, 36], [82, 56]])
+        assert answer.status == 200, answer.body
+        return dict(answer.headers)["X-Model-Id"]
+
+    assert served() == "round-01"
+    whole = (home.models / "round-02" / adapter.WEIGHTS).read_bytes()
+    (home.models / "round-02" / adapter.WEIGHTS).write_bytes(whole[:1000])
+    (home.models / "promoted").write_text("round-02\n")
+    assert served() == "round-01"
+
+
+def test_without_a_released_student_the_reason_is_given(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANGIOLOOP_MODEL", "student")
+    answer = ask(Worker(ROOT / "serverless" / "interactor"), obj_bbox=[[8, 36], [82, 56]])
+    assert answer.status == 503
+    assert "make distil" in json.loads(answer.body)["error"]
+
+
+def test_mains_are_short() -> None:
+    found = sorted((ROOT / "serverless").glob("*/main.py"))
+    assert [path.parent.name for path in found] == ["detector", "interactor", "tracker"]
+    for path in found:
+        assert len(path.read_text().splitlines()) < 40
