@@ -119,16 +119,8 @@ def _ask(
     sheets.weights.append((expert_weight, teacher_weight))
 
 
-def _known_tree(drawn: Sequence[Drawn]) -> tuple[Bool[np.ndarray, "h w"] | None, bool]:
-    """The tree as drawn, else the union of several segments, which is the tree where all are."""
-    trees = [one for one in drawn if one.role == "tree"]
-    if trees:
-        bitmap = np.logical_or.reduce([one.bitmap for one in trees])
-        return bitmap, all(one.is_reviewed for one in trees)
-    segments = [one for one in drawn if one.role == "segment"]
-    if len(segments) < 2:
-        return None, False
-    return np.logical_or.reduce([one.bitmap for one in segments]), True
+def _union(drawn: Sequence[Drawn]) -> Bool[np.ndarray, "h w"] | None:
+    return np.logical_or.reduce([one.bitmap for one in drawn]) if drawn else None
 
 
 def _whole_of(
@@ -146,12 +138,9 @@ def _whole_of(
     taught = np.zeros_like(truth)
     weights = np.zeros((len(maps), 2), dtype=np.float32)
     for index, (label, role) in enumerate(maps):
-        if role == "tree":
-            known, is_reviewed = _known_tree(page.drawn)
-        else:
-            lesions = [one.bitmap for one in page.drawn if one.role == "lesion"]
-            known = np.logical_or.reduce(lesions) if lesions else None
-            is_reviewed = True
+        drawn = page.tree if role == "tree" else page.lesions
+        known = _union(drawn)
+        is_reviewed = all(one.is_reviewed for one in drawn)
         if known is not None:
             truth[index] = _grey(window.cut_values(known.astype(np.float32), side, 0.0))
             weights[index, 0] = config.weights.expert * (

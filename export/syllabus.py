@@ -52,6 +52,8 @@ class Page:
     """Empty on frames only the teacher explains …"""
     boxes: tuple[Box, ...] = ()
     """… which are asked for in these boxes."""
+    analysed: str | None = None
+    """The one segment that was analysed, in data where nothing else is drawn."""
 
     @property
     def prompted(self) -> tuple[Drawn, ...]:
@@ -62,6 +64,20 @@ class Page:
     def prompted_boxes(self) -> tuple[Box, ...]:
         """Their boxes."""
         return tuple(one.box for one in self.prompted)
+
+    @property
+    def tree(self) -> tuple[Drawn, ...]:
+        """The masks that make up the tree: as drawn, else all segments where all are drawn."""
+        drawn = tuple(one for one in self.drawn if one.role == "tree")
+        if drawn or self.analysed is not None:
+            return drawn
+        return tuple(one for one in self.drawn if one.role == "segment")
+
+    @property
+    def lesions(self) -> tuple[Drawn, ...]:
+        """The lesion candidates: as drawn, else the analysed segment, which holds the lesion."""
+        drawn = tuple(one for one in self.drawn if one.role == "lesion")
+        return drawn or tuple(one for one in self.drawn if one.label == self.analysed)
 
 
 @dataclass(frozen=True)
@@ -93,7 +109,7 @@ def _manifests(home: Home) -> list[RoundFolder]:
     return folders
 
 
-def _learnt(home: Home, labels: LabelSet) -> Iterator[Page]:
+def _learnt(home: Home, catalogue: Catalogue, labels: LabelSet) -> Iterator[Page]:
     """Frames of all rounds whose annotations are sealed; rejected frames teach nothing."""
     for folder in _manifests(home):
         if not folder.has("annotations.coco.json"):
@@ -104,7 +120,7 @@ def _learnt(home: Home, labels: LabelSet) -> Iterator[Page]:
                 continue
             drawn = _drawn(annotations, image, labels)
             if drawn:
-                yield Page(image.ref, drawn)
+                yield Page(image.ref, drawn, analysed=catalogue.get(image.case_id).segment)
 
 
 def _frozen(catalogue: Catalogue, manifest: Manifest, labels: LabelSet) -> Iterator[Page]:
@@ -145,7 +161,7 @@ def read_syllabus(home: Home, *, neighbours: int, unannotated: int) -> Syllabus:
     labels = manifest.labels
     manifest.check_leaks()
     catalogue = Catalogue(home)
-    pages = list(_learnt(home, labels))
+    pages = list(_learnt(home, catalogue, labels))
     if not pages:
         raise StateError("no round has annotations; run `make train ROUND=1` first")
     annotated = {page.ref.case_id for page in pages}
