@@ -21,6 +21,7 @@ from casebook.registry import Registry
 from casebook.tracks import TrackStore
 from serverless.door import Function, Logger
 from serverless.live import LiveModel, Tell
+from serverless.measure import vessel_attributes
 
 
 class ServingConfig(Document):
@@ -130,6 +131,7 @@ def _handler(
         segmenter,
         labels,
         tracker=Follower(segmenter),
+        measure=vessel_attributes,
         config=config.answers,
         tracks=tracks,
     )
