@@ -1,0 +1,194 @@
+"""Quantitative coronary analysis: minimal and reference diameter, stenosis and lesion length.
+
+Millimetres are given only with a spacing, whose source comes along; else px. Knows nothing of files
+or models.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float64, UInt8, UInt16
+from pydantic import Field
+from scipy import ndimage
+
+from angio.lumen import lumen_px
+from angio.vessels import Centreline, centreline, diameters_px
+from casebook.cases import PixelSpacing
+from casebook.documents import Document
+from casebook.errors import QcaError
+
+HEALTHY_MIN_PX = 5.0
+"""Healthy vessel needed on either side of the narrowing."""
+HEALTHY_SHARE = 0.93
+"""A lumen this wide, of its reference, counts as healthy."""
+HEALTHY_END_SHARE = 0.88
+"""Likewise at the ends, where only their presence counts."""
+LESION_SHARE = 0.95
+"""A narrowing reaches to where the lumen is this wide again."""
+MINIMUM_SMOOTH_PX = 1.0
+"""The least of noisy widths is too small; so much averaging along the vessel undoes it."""
+
+
+class Lesion(Document):
+    """The narrowest place of a vessel and what it is compared with."""
+
+    mld_px: float = Field(ge=0)
+    """Minimal lumen diameter."""
+    rvd_px: float = Field(gt=0)
+    """Reference diameter there."""
+    length_px: float = Field(ge=0)
+    """Of the narrowing, along the centreline."""
+    stenosis_pct: float = Field(ge=0, le=100)
+    mld_xy: tuple[float, float]
+    start_xy: tuple[float, float]
+    end_xy: tuple[float, float]
+    spacing: PixelSpacing | None = None
+    mld_mm: float | None = None
+    rvd_mm: float | None = None
+    length_mm: float | None = None
+
+    @property
+    def mld_text(self) -> str:
+        """The minimal diameter with its unit: `1.35 mm (isocentre)` or `6.1 px`."""
+        if self.mld_mm is None or self.spacing is None:
+            return f"{self.mld_px:.1f} px"
+        return f"{self.mld_mm:.2f} mm ({self.spacing.source})"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Lumen diameters along a vessel, and what they would be without a narrowing."""
+
+    line: Centreline
+    along_px: Float64[np.ndarray, " n"]
+    diameter_px: Float64[np.ndarray, " n"]
+    reference_px: Float64[np.ndarray, " n"]
+
+
+def stenosis_pct(mld: float, rvd: float) -> float:
+    """Diameter stenosis, in percent of the reference diameter.
+
+    Both in the same unit. Source: 100 (1 − MLD/RVD), as Reiber et al., Circulation 71 (1985) 280–288.
+
+    Raises:
+        QcaError: the reference is not a positive length.
+    """
+    if not rvd > 0 or not mld >= 0:
+        raise QcaError(f"MLD {mld} and RVD {rvd}; expected lengths, the reference above 0")
+    return float(min(max(100.0 * (1.0 - mld / rvd), 0.0), 100.0))
+
+
+def reference_px(
+    along_px: Float64[np.ndarray, " n"], diameter_px: Float64[np.ndarray, " n"]
+) -> Float64[np.ndarray, " n"]:
+    """The lumen without its narrowing: a straight taper through the healthy parts.
+
+    Found by repeating the fit on what is at least as wide as `HEALTHY_SHARE` of the last fit.
+    """
+    line = np.full(len(along_px), float(np.percentile(diameter_px, 70)))
+    for _ in range(12):
+        healthy = (diameter_px > HEALTHY_SHARE * line) & (diameter_px < line / HEALTHY_SHARE**2)
+        if healthy.sum() < 8:
+            break
+        slope, start = np.polyfit(along_px[healthy], diameter_px[healthy], 1)
+        fitted = start + slope * along_px
+        if np.abs(fitted - line).max() < 1e-3:
+            break
+        line = fitted
+    return np.asarray(np.maximum(line, 0.5))
+
+
+def profile(
+    pixels: UInt8[np.ndarray, "h w"] | UInt16[np.ndarray, "h w"] | None,
+    bitmap: Bool[np.ndarray, "h w"],
+) -> Profile:
+    """Diameters along the vessel of a mask.
+
+    Args:
+        pixels: The frame, vessels dark; without one the mask's own width is taken.
+        bitmap: The vessel.
+
+    Raises:
+        QcaError: the vessel is too short, or the frame shows none there.
+    """
+    whole = centreline(bitmap)
+    rough = diameters_px(bitmap, whole)
+    margin_px = float(np.median(rough)) / 2
+    inner = (whole.along_px >= margin_px) & (whole.along_px <= whole.length_px - margin_px)
+    if inner.sum() < 16:
+        raise QcaError(
+            f"the vessel is {whole.length_px:.0f} px long and {2 * margin_px:.0f} px wide; "
+            "expected a length of several widths"
+        )
+    line = Centreline(whole.points_xy[inner], whole.normals_xy[inner])
+    widths = rough[inner] if pixels is None else lumen_px(pixels, line, rough[inner])
+    along = line.along_px
+    return Profile(line, along, widths, reference_px(along, widths))
+
+
+def find_lesion(found: Profile, spacing: PixelSpacing | None = None) -> Lesion:
+    """The narrowest place, relative to the reference, between healthy ends.
+
+    Raises:
+        QcaError: fewer than `HEALTHY_MIN_PX` of healthy vessel remain on either side.
+    """
+    step = float(found.along_px[-1]) / max(len(found.along_px) - 1, 1)
+    smooth = ndimage.gaussian_filter1d(found.diameter_px, MINIMUM_SMOOTH_PX / step)
+    share = smooth / found.reference_px
+    least = int(np.ceil(HEALTHY_MIN_PX / step))
+    if len(share) <= 2 * least + 1:
+        raise QcaError(
+            f"the vessel is {found.along_px[-1]:.0f} px long; expected more than "
+            f"{2 * HEALTHY_MIN_PX:.0f} px, to see healthy vessel on both sides"
+        )
+    at = least + int(np.argmin(share[least:-least]))
+    wide = share >= LESION_SHARE
+    before = np.flatnonzero(wide[:at])
+    after = np.flatnonzero(wide[at:])
+    start = int(before[-1]) if len(before) else 0
+    end = at + int(after[0]) if len(after) else len(share) - 1
+    for side, healthy in (("first", share[: start + 1]), ("second", share[end:])):
+        if float((healthy >= HEALTHY_END_SHARE).sum()) * step < HEALTHY_MIN_PX:
+            raise QcaError(
+                f"less than {HEALTHY_MIN_PX:.0f} px of healthy vessel at the {side} end; draw the "
+                "segment longer"
+            )
+    mld, rvd = float(smooth[at]), float(found.reference_px[at])
+    length = float(found.along_px[end] - found.along_px[start])
+    scale = spacing.mean_mm if spacing else None
+    return Lesion(
+        mld_px=mld,
+        rvd_px=rvd,
+        length_px=length,
+        stenosis_pct=stenosis_pct(mld, rvd),
+        mld_xy=_place(found, at),
+        start_xy=_place(found, start),
+        end_xy=_place(found, end),
+        spacing=spacing,
+        mld_mm=mld * scale if scale else None,
+        rvd_mm=rvd * scale if scale else None,
+        length_mm=length * scale if scale else None,
+    )
+
+
+def _place(found: Profile, at: int) -> tuple[float, float]:
+    x, y = found.line.points_xy[at]
+    return float(x), float(y)
+
+
+def measure(
+    pixels: UInt8[np.ndarray, "h w"] | UInt16[np.ndarray, "h w"] | None,
+    bitmap: Bool[np.ndarray, "h w"],
+    spacing: PixelSpacing | None = None,
+) -> Lesion:
+    """The lesion of the vessel in a mask.
+
+    Args:
+        pixels: The frame, vessels dark: stored bits (16) are best, rendered (8) will do.
+        bitmap: The vessel, healthy ends included.
+        spacing: For millimetres.
+
+    Raises:
+        QcaError: too short, no healthy ends, or no vessel there.
+    """
+    return find_lesion(profile(pixels, bitmap), spacing)

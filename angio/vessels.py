@@ -1,0 +1,170 @@
+"""From a vessel's mask to its centreline and diameters, in px.
+
+Knows nothing of millimetres, lesions or images.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+from scipy import ndimage
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import dijkstra
+from skimage.morphology import skeletonize
+
+from casebook.errors import QcaError
+
+STEP_PX = 0.5
+"""Distance between neighbouring centreline points."""
+SMOOTH_PX = 2.5
+"""Standard deviation of the centreline's smoothing."""
+LENGTH_MIN_PX = 12.0
+"""Shorter vessels have no direction to measure across."""
+
+_EIGHT = np.ones((3, 3), dtype=bool)
+
+
+@dataclass(frozen=True)
+class Centreline:
+    """The middle of one vessel, from end to end, in even steps."""
+
+    points_xy: Float64[np.ndarray, "n 2"]
+    normals_xy: Float64[np.ndarray, "n 2"]
+    """Unit vectors across the vessel."""
+
+    @property
+    def along_px(self) -> Float64[np.ndarray, " n"]:
+        """Distance from the first point."""
+        steps = np.linalg.norm(np.diff(self.points_xy, axis=0), axis=1)
+        return np.concatenate([[0.0], np.cumsum(steps)])
+
+    @property
+    def length_px(self) -> float:
+        """Length of the vessel."""
+        return float(self.along_px[-1])
+
+
+def _largest(bitmap: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    numbered, count = ndimage.label(bitmap, structure=_EIGHT)
+    if count <= 1:
+        return bitmap
+    return np.asarray(numbered == int(np.argmax(np.bincount(numbered.ravel())[1:])) + 1)
+
+
+def _longest_path(skeleton: Bool[np.ndarray, "h w"]) -> Int64[np.ndarray, "k 2"]:
+    """Rows and columns of the longest shortest path through a skeleton."""
+    ys, xs = np.nonzero(skeleton)
+    number = np.full(skeleton.shape, -1, dtype=np.int64)
+    number[ys, xs] = np.arange(len(ys))
+    sources, targets, lengths = [], [], []
+    for dy, dx in ((0, 1), (1, 0), (1, 1), (1, -1)):
+        y, x = ys + dy, xs + dx
+        inside = (y < skeleton.shape[0]) & (x >= 0) & (x < skeleton.shape[1])
+        other = np.full(len(ys), -1, dtype=np.int64)
+        other[inside] = number[y[inside], x[inside]]
+        linked = other >= 0
+        sources.append(np.flatnonzero(linked))
+        targets.append(other[linked])
+        lengths.append(np.full(int(linked.sum()), np.hypot(dy, dx)))
+    graph = coo_matrix(
+        (np.concatenate(lengths), (np.concatenate(sources), np.concatenate(targets))),
+        shape=(len(ys), len(ys)),
+    ).tocsr()
+    far = dijkstra(graph, directed=False, indices=0)
+    start = int(np.argmax(np.where(np.isfinite(far), far, -1)))
+    far, before = dijkstra(graph, directed=False, indices=start, return_predecessors=True)
+    at = int(np.argmax(np.where(np.isfinite(far), far, -1)))
+    path = [at]
+    while at != start:
+        at = int(before[at])
+        path.append(at)
+    return np.stack([ys[path], xs[path]], axis=1)
+
+
+def _even(points_xy: Float64[np.ndarray, "k 2"]) -> Float64[np.ndarray, "n 2"]:
+    """The same line in steps of `STEP_PX`."""
+    along = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points_xy, axis=0), axis=1))])
+    wanted = np.arange(0.0, along[-1] + 1e-9, STEP_PX)
+    return np.stack([np.interp(wanted, along, points_xy[:, axis]) for axis in (0, 1)], axis=1)
+
+
+def _smoothed(points_xy: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, "n 2"]:
+    """The line smoothed, its ends kept: beyond them it is continued by its mirror point."""
+    return np.asarray(
+        ndimage.gaussian_filter1d(
+            np.concatenate([2 * points_xy[:1] - points_xy[:0:-1], points_xy,
+                            2 * points_xy[-1:] - points_xy[-2::-1]]),
+            SMOOTH_PX / STEP_PX, axis=0,
+        )[len(points_xy) - 1 : 2 * len(points_xy) - 1]
+    )  # fmt: skip
+
+
+def _to_the_edge(
+    points_xy: Float64[np.ndarray, "n 2"], bitmap: Bool[np.ndarray, "h w"]
+) -> Float64[np.ndarray, "m 2"]:
+    """The line continued straight at both ends until it leaves the mask: skeletons stop short."""
+    height, width = bitmap.shape
+    ends = []
+    for end, inner in ((points_xy[0], points_xy[:16]), (points_xy[-1], points_xy[:-17:-1])):
+        direction = end - inner[-1]
+        direction = direction / max(float(np.linalg.norm(direction)), 1e-9)
+        more = []
+        for step in range(1, 80):
+            x, y = end + direction * step * STEP_PX
+            column, row = round(float(x)), round(float(y))
+            if not (0 <= row < height and 0 <= column < width and bitmap[row, column]):
+                break
+            more.append((float(x), float(y)))
+        ends.append(np.array(more, dtype=np.float64).reshape(-1, 2))
+    return np.concatenate([ends[0][::-1], points_xy, ends[1]])
+
+
+def centreline(bitmap: Bool[np.ndarray, "h w"]) -> Centreline:
+    """The middle of the largest vessel in a mask, its longest course where it branches.
+
+    Raises:
+        QcaError: nothing is set, or the vessel is too short to have a direction.
+    """
+    if not bitmap.any():
+        raise QcaError("the mask is empty; there is no vessel to measure")
+    rows, columns = ndimage.find_objects(bitmap.astype(np.uint8))[0]
+    top, left = max(rows.start - 1, 0), max(columns.start - 1, 0)
+    crop = _largest(bitmap[top : rows.stop + 1, left : columns.stop + 1])
+    path = _longest_path(skeletonize(np.pad(crop, 1))[1:-1, 1:-1])
+    if len(path) < 3:
+        raise QcaError(f"the vessel is {len(path)} px long; expected at least {LENGTH_MIN_PX:.0f}")
+    line = _smoothed(_even(path[:, ::-1].astype(np.float64)))
+    points = _even(_to_the_edge(line, crop))
+    tangents = np.gradient(points, axis=0)
+    tangents = ndimage.gaussian_filter1d(tangents, SMOOTH_PX / STEP_PX, axis=0)
+    tangents /= np.maximum(np.linalg.norm(tangents, axis=1, keepdims=True), 1e-9)
+    normals = np.stack([tangents[:, 1], -tangents[:, 0]], axis=1)
+    found = Centreline(points + np.array([left, top], dtype=np.float64), normals)
+    if found.length_px < LENGTH_MIN_PX:
+        raise QcaError(
+            f"the vessel is {found.length_px:.0f} px long; expected at least {LENGTH_MIN_PX:.0f}"
+        )
+    return found
+
+
+def diameters_px(
+    bitmap: Bool[np.ndarray, "h w"], line: Centreline, *, reach_px: float = 25.0
+) -> Float64[np.ndarray, " n"]:
+    """Width of the mask across the centreline at each of its points.
+
+    Args:
+        bitmap: The vessel.
+        line: Its centreline.
+        reach_px: How far to look on each side.
+    """
+    offsets = np.arange(0.0, reach_px, 0.25)
+    soft = bitmap.astype(np.float64)
+    total = np.zeros(len(line.points_xy))
+    for side in (1.0, -1.0):
+        places = line.points_xy[:, None] + side * offsets[None, :, None] * line.normals_xy[:, None]
+        inside = ndimage.map_coordinates(soft, [places[..., 1], places[..., 0]], order=1) >= 0.5
+        inside[:, 0] = True
+        leaves = np.argmin(inside, axis=1)
+        leaves[inside.all(axis=1)] = len(offsets) - 1
+        total += offsets[leaves] - 0.125
+    return np.maximum(total, 0.0)
