@@ -39,16 +39,16 @@ class Sam3Config(BaseModel):
     side_px: int = Field(128, gt=0)
     patch_px: int = Field(8, gt=0)
     vit_width: int = 128
-    vit_depth: int = 6
+    vit_depth: int = 4
     vit_heads: int = 4
     vit_mlp_ratio: float = 4.0
-    vit_global_blocks: tuple[int, ...] = (2, 5)
+    vit_global_blocks: tuple[int, ...] = (1, 3)
     vit_window: int = 8
     vit_pretrain_px: int = 128
     vit_drop_path: float = 0.0
     vit_checkpointed: bool = False
-    width: int = 96
-    feedforward: int = 256
+    width: int = 64
+    feedforward: int = 192
     heads: int = 8
     dropout: float = 0.0
     encoder_layers: int = 2
@@ -260,6 +260,48 @@ class Sam3(nn.Module):
             find_target=target,
             geometric_prompt=prompt,
         )
+        return out
+
+    def remember(
+        self,
+        pixels: Float[Tensor, "1 3 s s"],
+        known: dict[str, dict[int, Any]],
+        index: int,
+        mask: Float[Tensor, "1 1 k k"] | None = None,
+    ) -> dict[str, Any]:
+        """The mask on the next picture of a sequence and what to remember of it.
+
+        Args:
+            pixels: The picture.
+            known: Earlier results by index: "cond_frame_outputs" where a mask was given,
+                "non_cond_frame_outputs" where one was found.
+            index: Position of the picture in the sequence.
+            mask: A given mask, at 16 cells a patch; starts the sequence.
+        """
+        neck = self.image.backbone.vision_backbone
+        features = self.encode(pixels)
+        # Where there is memory the "no memory" embedding must not be in the features.
+        plain = features.embedding - self.tracker.no_mem_embed.view(1, -1, 1, 1)
+        maps = [features.fine, features.middle, plain]
+        with cuda_means_cpu():
+            _, flat, positions, sizes = self.tracker._prepare_backbone_features(
+                {
+                    "backbone_fpn": maps,
+                    "vision_pos_enc": [neck.position_encoding(x).to(x.dtype) for x in maps],
+                }
+            )
+            out: dict[str, Any] = self.tracker.track_step(
+                frame_idx=index,
+                is_init_cond_frame=mask is not None,
+                current_vision_feats=flat,
+                current_vision_pos_embeds=positions,
+                feat_sizes=sizes,
+                image=pixels,
+                point_inputs=None,
+                mask_inputs=mask,
+                output_dict=known,
+                num_frames=index + 1,
+            )
         return out
 
     @property

@@ -16,7 +16,7 @@ from jaxtyping import Float, Float32
 from torch import Tensor
 
 from casebook.errors import ModelError
-from casebook.protocols import Frame, Prediction, Prompt
+from casebook.protocols import Embedding, Frame, Prediction, Prompt
 from segmenter import adapter as adapters
 from segmenter.cache import EmbeddingCache
 from segmenter.prompts import (
@@ -117,7 +117,7 @@ class Teacher:
         """The frame, ready for prompts; encoders run when the first prompt says where to look."""
         return TeacherEmbedding(frame)
 
-    def predict(self, embedding: TeacherEmbedding, prompt: Prompt) -> tuple[Prediction, ...]:
+    def predict(self, embedding: Embedding, prompt: Prompt) -> tuple[Prediction, ...]:
         """One mask for a box or clicks; for a concept every instance found, best first.
 
         Raises:

@@ -44,7 +44,7 @@ _PER_PICTURE = 2
 """Targets taken from one picture."""
 _SMALLEST_PX = 56
 """Smallest window: a target is never blown up more than about twice."""
-_CONCEPT_PICTURES = 6
+_CONCEPT_PICTURES = 4
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ def pretrain(config: TrainConfig, sizes: Sam3Config, *, directory: Path, out: Pa
     model = build(sizes).train()
     kept = build(sizes)
     criterion = detection_loss(sizes.queries)
-    mix = PromptMix()
+    mix = PromptMix(correction_share=0.2)
 
     def batches(step: int) -> ShapesBatch:
         is_concept = bool(config.concept_every) and step % config.concept_every == 0
@@ -264,8 +264,8 @@ def main(
         precision="bfloat16",
         seed=seed,
         log_every=50,
-        checkpoint_every=400,
-        concept_every=6,
+        checkpoint_every=500,
+        concept_every=10,
     )
     try:
         card = pretrain(config, Sam3Config(), directory=directory, out=out)
