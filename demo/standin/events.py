@@ -59,6 +59,12 @@ def routes(store: Store, background: Background) -> APIRouter:
     async def record_events(request: Request) -> Response:
         body, user = await json_body(request), request.state.user
         for event in body.get("events") or []:
+            job = store.row(
+                "SELECT task_id, project_id FROM jobs JOIN tasks ON tasks.id = task_id"
+                " WHERE jobs.id = ?",
+                event.get("job_id"),
+            )
+            place = job or {"task_id": event.get("task_id"), "project_id": event.get("project_id")}
             store.run(
                 "INSERT INTO events (scope, timestamp, source, duration, count, project_id,"
                 " task_id, job_id, user_id, user_name, payload)"
@@ -68,8 +74,8 @@ def routes(store: Store, background: Background) -> APIRouter:
                 str(event.get("source") or "client"),
                 event.get("duration"),
                 event.get("count"),
-                event.get("project_id"),
-                event.get("task_id"),
+                place["project_id"],
+                place["task_id"],
                 event.get("job_id"),
                 user["id"],
                 user["username"],

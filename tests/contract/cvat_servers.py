@@ -1,11 +1,15 @@
-"""Starts stand-in CVAT servers for tests, each a process of its own on a free port."""
+"""Starts stand-in CVAT servers and functions for tests, each on a free port."""
 
+import json
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from cvat_sync.settings import Access
 
@@ -31,3 +35,43 @@ def standin(folder: Path, *options: str) -> Iterator[Access]:
     finally:
         process.terminate()
         process.wait(timeout=20)
+
+
+class SaidFunction:
+    """A function that remembers what it was asked and answers what it is told."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.status = 200
+        self.answer: Any = {"shapes": []}
+        self.url = ""
+
+
+@contextmanager
+def said_function() -> Iterator[SaidFunction]:
+    """A running function."""
+    function = SaidFunction()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            function.asked.append({"type": self.headers["Content-Type"], **body})
+            payload = json.dumps(function.answer).encode()
+            self.send_response(function.status)
+            self.send_header("Content-Length", str(len(payload)))
+            self.end_headers()
+            self.wfile.write(payload)
+
+        def log_message(self, *_: object) -> None:
+            """Stay silent."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    function.url = f"http://127.0.0.1:{server.server_port}"
+    try:
+        yield function
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -3,11 +3,9 @@
 import base64
 import io
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,52 +18,22 @@ from cvat_sdk.masks import encode_mask
 from PIL import Image, PngImagePlugin
 
 from cvat_sync.settings import Access
-from tests.contract.cvat_servers import PASSWORD, TOKEN, USER, standin
+from tests.contract.cvat_servers import PASSWORD, TOKEN, USER, SaidFunction, said_function, standin
 
 HW = (24, 32)
 
 
-class _Function(ThreadingHTTPServer):
-    """A function that remembers its requests and answers what it is told."""
-
-    daemon_threads = True
-    asked: ClassVar[list[dict[str, Any]]] = []
-    status: ClassVar[int] = 200
-    answer: ClassVar[Any] = {}
-
-
-class _Handler(BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        length = int(self.headers["Content-Length"])
-        _Function.asked.append(
-            {"type": self.headers["Content-Type"], **json.loads(self.rfile.read(length))}
-        )
-        payload = json.dumps(_Function.answer).encode()
-        self.send_response(_Function.status)
-        self.send_header("Content-Length", str(len(payload)))
-        self.end_headers()
-        self.wfile.write(payload)
-
-    def log_message(self, *_: object) -> None:
-        """Stay silent."""
+@pytest.fixture(scope="module")
+def function() -> Iterator[SaidFunction]:
+    with said_function() as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
-def function_url() -> Iterator[str]:
-    server = _Function(("127.0.0.1", 0), _Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, function_url: str) -> Iterator[Access]:
+def server(tmp_path_factory: pytest.TempPathFactory, function: SaidFunction) -> Iterator[Access]:
     options = []
     for kind in ("interactor", "detector", "tracker"):
-        options += ["--function", f"test-{kind}={function_url}"]
+        options += ["--function", f"test-{kind}={function.url}"]
     options += ["--function", "dead-interactor=http://127.0.0.1:9"]
     with standin(tmp_path_factory.mktemp("standin"), *options) as access:
         yield access
@@ -277,17 +245,17 @@ def invoke(client: Client, name: str, body: dict[str, Any]) -> Any:
 
 
 def test_an_interactor_receives_the_original_image_and_the_prompt_alone(
-    client: Client, project: Any, files: list[Path]
+    client: Client, project: Any, files: list[Path], function: SaidFunction
 ) -> None:
     task = new_task(client, project, files)
-    _Function.asked.clear()
-    _Function.status, _Function.answer = 200, {"shapes": []}
+    function.asked.clear()
+    function.status, function.answer = 200, {"shapes": []}
     prompt = {"pos_points": [[1, 2]], "neg_points": [], "obj_bbox": [[1, 2], [9, 9]]}
     assert invoke(client, "test-interactor", {"task": task.id, "frame": 2, **prompt}) == (
         200,
         {"shapes": []},
     )
-    (asked,) = _Function.asked
+    (asked,) = function.asked
     assert asked.pop("type") == "application/json"
     sent = base64.b64decode(asked.pop("image"))
     assert sent == files[2].read_bytes()
@@ -296,13 +264,13 @@ def test_an_interactor_receives_the_original_image_and_the_prompt_alone(
 
 
 def test_a_detector_loses_labels_the_task_has_not(
-    client: Client, project: Any, files: list[Path]
+    client: Client, project: Any, files: list[Path], function: SaidFunction
 ) -> None:
     task = new_task(client, project, files)
     found = {"type": "mask", "mask": [1, 0, 0, 0, 0], "confidence": "0.9"}
     attributes = [{"name": "confidence", "value": "90"}, {"name": "unknown", "value": "x"}]
-    _Function.status = 200
-    _Function.answer = [
+    function.status = 200
+    function.answer = [
         {"label": "vessel", **found, "attributes": attributes},
         {"label": "kidney", **found},
     ]
@@ -313,18 +281,18 @@ def test_a_detector_loses_labels_the_task_has_not(
 
 
 def test_tracker_states_are_signed_and_a_forged_one_is_refused(
-    client: Client, project: Any, files: list[Path]
+    client: Client, project: Any, files: list[Path], function: SaidFunction
 ) -> None:
     task = new_task(client, project, files)
-    _Function.asked.clear()
-    _Function.status = 200
-    _Function.answer = {"shapes": [{"type": "rectangle", "points": [1, 1, 5, 5]}], "states": ["k1"]}
+    function.asked.clear()
+    function.status = 200
+    function.answer = {"shapes": [{"type": "rectangle", "points": [1, 1, 5, 5]}], "states": ["k1"]}
     body = {"task": task.id, "frame": 0, "shapes": [{"type": "rectangle", "points": [1, 1, 5, 5]}]}
     _, first = invoke(client, "test-tracker", body)
     assert first["states"] != ["k1"]
     follow = {"task": task.id, "frame": 1, "shapes": [None], "states": first["states"]}
     invoke(client, "test-tracker", follow)
-    assert _Function.asked[-1]["states"] == ["k1"]
+    assert function.asked[-1]["states"] == ["k1"]
     forged = {**follow, "states": [first["states"][0][:-1] + "x"]}
     assert invoke(client, "test-tracker", forged)[0] == 400
 
@@ -338,10 +306,16 @@ def test_tracker_states_are_signed_and_a_forged_one_is_refused(
     ],
 )
 def test_a_failing_function_keeps_its_status_and_loses_its_body(
-    client: Client, project: Any, files: list[Path], name: str, status: int, expected: int
+    client: Client,
+    project: Any,
+    files: list[Path],
+    function: SaidFunction,
+    name: str,
+    status: int,
+    expected: int,
 ) -> None:
     task = new_task(client, project, files)
-    _Function.status, _Function.answer = status, {"error": "secret detail"}
+    function.status, function.answer = status, {"error": "secret detail"}
     prompt = {"task": task.id, "frame": 0, "pos_points": [], "neg_points": []}
     answered, body = invoke(client, name, prompt)
     assert answered == expected
