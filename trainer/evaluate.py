@@ -9,14 +9,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from angio.evaluation import evaluate as evaluate_cases
 from casebook.annotations import AnnotationSet
 from casebook.catalogue import Catalogue
 from casebook.documents import read_document, sha256_of, write_document
 from casebook.errors import StateError
 from casebook.rounds import Manifest, ManifestCase, RoundFolder
 from trainer.results import Candidate
-from trainer.scores import CaseScore, ModelScores, RoundEvaluation, SplitScores
-from trainer.scoring import score_case
+from trainer.scores import ModelScores, RoundEvaluation, SplitScores
 from trainer.teachers import load_teacher_of
 from trainer.work import Work
 
@@ -73,16 +73,17 @@ def scores_of(work: Work, model_id: str, tell: Tell) -> ModelScores:
         return read_document(path, ModelScores)
     started = time.monotonic()
     teacher = load_teacher_of(work, model_id)
-    total = len(manifest.val) + len(manifest.test)
-    rows: list[CaseScore] = []
-    for line in (*manifest.val, *manifest.test):
-        rows.append(score_case(teacher, work.catalogue, line, manifest.labels))
-        tell(f"{model_id}: {len(rows)} of {total} cases", len(rows) / total)
+    frozen = [work.catalogue.get(line.at.case_id) for line in (*manifest.val, *manifest.test)]
+
+    def count(done: int, total: int) -> None:
+        tell(f"{model_id}: {done} of {total} cases", done / total)
+
+    found = evaluate_cases(teacher, work.catalogue, frozen, manifest.labels, progress=count)
     scores = ModelScores(
         model_id=model_id,
         cases_sha256=cases,
-        val=SplitScores(cases=tuple(rows[: len(manifest.val)])),
-        test=SplitScores(cases=tuple(rows[len(manifest.val) :])),
+        val=SplitScores(cases=found.cases[: len(manifest.val)]),
+        test=SplitScores(cases=found.cases[len(manifest.val) :]),
         seconds=time.monotonic() - started,
     )
     write_document(path, scores)

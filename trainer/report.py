@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from angio.evaluation import CaseEvaluation
 from casebook.documents import read_document, write_bytes, write_document
 from casebook.rounds import RoundFolder
 from trainer.charts import cases_chart, groups_chart, loss_chart
@@ -11,7 +12,6 @@ from trainer.overlays import overlay_png
 from trainer.overview import write_overview
 from trainer.page import data_uri, render
 from trainer.results import Candidate
-from trainer.scores import CaseScore
 from trainer.summary import RoundReport, summarise
 from trainer.teachers import load_teacher_of
 from trainer.work import Work
@@ -73,7 +73,7 @@ def _charts(work: Work, found: RoundReport) -> dict[str, str]:
 def _gallery(work: Work, found: RoundReport) -> list[Picture]:
     """Best, median and worst test case."""
     cases = found.cases
-    chosen: dict[str, tuple[str, CaseScore]] = {}
+    chosen: dict[str, tuple[str, CaseEvaluation]] = {}
     for title, index in (("worst", -1), ("median", len(cases) // 2), ("best", 0)):
         chosen[cases[index].case_id] = (title, cases[index])
     teacher = load_teacher_of(work, found.candidate)

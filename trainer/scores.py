@@ -5,35 +5,27 @@ from typing import Literal
 
 from pydantic import Field
 
+from angio.evaluation import CaseEvaluation
 from casebook.documents import Document
 from casebook.metrics import Interval, bootstrap_mean
 
-Figure = Literal["iou_box", "iou_auto", "dice", "cldice", "frangi_dice"]
-
-
-class CaseScore(Document):
-    """One case; shares from 0 to 1."""
-
-    case_id: str
-    vessel: str | None = None
-    label: str | None = None
-    """The segment scored, when there is one."""
-    iou_box: float = Field(ge=0, le=1)
-    """Expert masks prompted by their own boxes, averaged."""
-    dice: float = Field(ge=0, le=1)
-    """Likewise."""
-    cldice: float = Field(ge=0, le=1)
-    """Likewise, of centrelines."""
-    iou_auto: float | None = Field(default=None, ge=0, le=1)
-    """No prompt taken from the truth."""
-    frangi_dice: float | None = Field(default=None, ge=0, le=1)
-    """A Frangi filter inside the same box: the baseline that needs no training."""
+Figure = Literal[
+    "iou_box",
+    "iou_auto",
+    "dice",
+    "cldice",
+    "frangi_dice",
+    "tree_dice",
+    "tree_cldice",
+    "tree_frangi_dice",
+]
+"""Figures of `angio.evaluation.CaseEvaluation`."""
 
 
 class SplitScores(Document):
     """All cases of one frozen split."""
 
-    cases: tuple[CaseScore, ...] = ()
+    cases: tuple[CaseEvaluation, ...] = ()
 
     def iou_by_case(self) -> dict[str, float]:
         """The box-prompted IoU by case."""

@@ -1,18 +1,19 @@
 """A round in figures: what report.json holds and the page shows. Knows no drawing."""
 
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field
 
+from angio.evaluation import CaseEvaluation
 from casebook.corrections import Corrections, Effort
 from casebook.documents import Document, read_document
 from casebook.metrics import bootstrap_mean
 from casebook.rounds import RoundFolder
 from trainer.results import Candidate, Decision
-from trainer.scores import CaseScore, Figure, RoundEvaluation, SplitScores
+from trainer.scores import Figure, RoundEvaluation, SplitScores
 
-FIGURES: tuple[Figure, ...] = ("iou_box", "iou_auto", "dice", "cldice", "frangi_dice")
+FIGURES: tuple[Figure, ...] = get_args(Figure)
 
 
 class Mean(Document):
@@ -79,7 +80,7 @@ class RoundReport(Document):
     val: dict[str, Mean]
     vessels: tuple[Group, ...] = ()
     labels: tuple[Group, ...] = ()
-    cases: tuple[CaseScore, ...] = ()
+    cases: tuple[CaseEvaluation, ...] = ()
     """The candidate's test cases, best first."""
     corrections: CorrectionCounts | None = None
     effort: EffortSummary | None = None
@@ -156,7 +157,7 @@ def _groups(
     ours: SplitScores, theirs: SplitScores, by: Literal["vessel", "label"]
 ) -> tuple[Group, ...]:
     other = theirs.iou_by_case()
-    groups: dict[str, list[CaseScore]] = {}
+    groups: dict[str, list[CaseEvaluation]] = {}
     for case in ours.cases:
         name: str | None = getattr(case, by)
         if name and case.case_id in other:
