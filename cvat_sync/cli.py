@@ -6,6 +6,7 @@ Results go to stdout, plans and progress to stderr.
 import json
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -64,17 +65,20 @@ def _answer(document: BaseModel, lines: tuple[str, ...], as_json: bool) -> None:
     click.echo(document.model_dump_json() if as_json else "\n".join(lines))
 
 
-class _Bar:
-    """Progress on stderr: a bar on a terminal, lines elsewhere."""
+class Bar:
+    """Progress on stderr: a bar on a terminal, a line for every tenth elsewhere."""
 
     def __init__(self, what: str) -> None:
         self._what = what
+        self._tenth = -1
         self._bar = tqdm(total=100, desc=what, file=sys.stderr) if sys.stderr.isatty() else None
 
     def __call__(self, text: str, fraction: float) -> None:
         """Show one step done."""
         if self._bar is None:
-            click.echo(f"{self._what} {fraction:4.0%}  {text}", err=True)
+            if int(10 * fraction) != self._tenth:
+                self._tenth = int(10 * fraction)
+                click.echo(f"{self._what} {fraction:4.0%}  {text}", err=True)
             return
         self._bar.n = round(100 * fraction)
         self._bar.set_postfix_str(text)
@@ -130,7 +134,7 @@ def push(number: int, home: Path | None, conf: Path, dry_run: bool, add_labels: 
     from cvat_sync.gateway import CvatGateway, retrying
     from cvat_sync.push import push as push_round
 
-    bar = _Bar("push")
+    bar = Bar("push")
     try:
         with (
             locked(folder.file(".push.lock"), f"a push of round {number:02d}"),
@@ -185,7 +189,7 @@ def pull(number: int, home: Path | None, conf: Path, allow_incomplete: bool) -> 
     from cvat_sync.gateway import CvatGateway
     from cvat_sync.pull import pull as pull_round
 
-    bar = _Bar("pull")
+    bar = Bar("pull")
     try:
         with (
             locked(folder.file(".pull.lock"), f"a pull of round {number:02d}"),
@@ -262,8 +266,9 @@ def status(number: int, home: Path | None, conf: Path, as_json: bool) -> None:
 
 @main.command(name="open")
 @_round
+@_json
 @click.option("--browser", is_flag=True, help="Open the project in a browser too.")
-def open_command(number: int, home: Path | None, conf: Path, browser: bool) -> None:
+def open_command(number: int, home: Path | None, conf: Path, as_json: bool, browser: bool) -> None:
     """Print the address of a round's project and tasks.
 
     Example: cvatsync open --round 2 --browser
@@ -271,9 +276,8 @@ def open_command(number: int, home: Path | None, conf: Path, browser: bool) -> N
     del conf
     pushed = need_pushed(RoundFolder(Home.resolve(home), number))
     project = f"{pushed.url}/projects/{pushed.project_id}"
-    click.echo(project)
-    for task in pushed.tasks:
-        click.echo(f"{pushed.url}/tasks/{task.task_id}  {task.name}")
+    tasks = tuple(f"{pushed.url}/tasks/{task.task_id}  {task.name}" for task in pushed.tasks)
+    _answer(pushed, (project, *tasks), as_json)
     if browser:
         click.launch(project)
 
@@ -292,11 +296,10 @@ def doctor(home: Path | None, number: int | None, as_json: bool) -> None:
     if findings[0].is_well:
         from cvat_sync.gateway import CvatGateway
 
-        gateway = CvatGateway(read_access())
-        findings.extend(statuses.check_server(gateway))
-        if number is not None and all(f.is_well for f in findings if f.what == "server"):
-            findings.append(statuses.check_labels(RoundFolder(place, number), gateway))
-        gateway.close()
+        with closing(CvatGateway(read_access())) as gateway:
+            findings.extend(statuses.check_server(gateway))
+            if number is not None and all(f.is_well for f in findings if f.what == "server"):
+                findings.append(statuses.check_labels(RoundFolder(place, number), gateway))
     findings.append(statuses.check_worker(place))
     if as_json:
         click.echo(json.dumps([finding.model_dump() for finding in findings]))

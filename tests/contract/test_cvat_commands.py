@@ -11,9 +11,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from casebook.rounds import RoundFolder
-from cvat_sync.cli import main
+from cvat_sync.cli import Bar, main
 from cvat_sync.gateway import CvatGateway
 from cvat_sync.pushed import need_pushed
+from cvat_sync.remote import RemoteAnnotations, RemoteShape
 from cvat_sync.settings import Access
 from tests.contract.cvat_servers import standin
 from tests.contract.test_cvat_contract import complete
@@ -69,10 +70,49 @@ def test_a_round_goes_there_and_back(folder: RoundFolder, access: Access) -> Non
     assert cvatsync(folder, "pull", "--round", "2").stdout == "round 02 is pulled already\n"
     assert "hours saved" in cvatsync(folder, "effort", "--round", "2").stdout
     assert cvatsync(folder, "open", "--round", "2").stdout.count("/tasks/") == 3
+    opened = json.loads(cvatsync(folder, "open", "--round", "2", "--json").stdout)
+    assert len(opened["tasks"]) == 3
     assert "round 02: annotations.coco.json" in cvatsync(folder, "status", "--round", "2").stdout
     actions = (folder.home.root / "audit.jsonl").read_text()
     assert '"push"' in actions
     assert '"pull"' in actions
+
+
+def test_what_is_left_out_is_told(folder: RoundFolder, access: Access) -> None:
+    cvatsync(folder, "push", "--round", "2")
+    with CvatGateway(access) as gateway:
+        pushed = need_pushed(folder)
+        labels = {label.name: label.id for label in gateway.labels(pushed.project_id)}
+        damaged = RemoteShape(None, 0, labels["RCA"], "mask", [9, 0, 0, 2, 2])
+        task_id = pushed.tasks[0].task_id
+        drawn = gateway.task_annotations(task_id)
+        gateway.replace_annotations(task_id, RemoteAnnotations((*drawn.shapes, damaged)))
+        complete(access, gateway, pushed, keep_open=1)
+        (waiting,) = [job.id for job in gateway.jobs(pushed.tasks[-1].task_id)]
+    result = cvatsync(folder, "pull", "--round", "2", "--allow-incomplete")
+    assert result.exit_code == 0
+    assert "case-000.f00003.png, RCA" in result.stderr
+    assert f"jobs that are not completed: {waiting}" in result.stderr
+    assert folder.has("annotations.coco.json")
+
+
+def test_a_dry_run_asks_nobody_for_anything(folder: RoundFolder) -> None:
+    folder.file("proposals.coco.json").unlink()
+    result = cvatsync(folder, "push", "--round", "2", "--dry-run")
+    assert "would ask a worker to propose" in result.stdout
+    assert not folder.home.queue.exists()
+
+
+def test_a_terminal_gets_a_bar_and_a_log_a_line_for_every_tenth(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for is_terminal, lines in ((False, 11), (True, 1)):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda answer=is_terminal: answer)
+        bar = Bar("push")
+        for step in range(101):
+            bar(f"step {step}", step / 100)
+        bar.close()
+        assert capsys.readouterr().err.count("\n") == lines
 
 
 @pytest.mark.parametrize(
@@ -116,7 +156,7 @@ def test_the_doctor_names_what_is_not_well(
 
 def test_neither_torch_nor_the_sdk_is_loaded_to_show_help() -> None:
     code = (
-        "import sys\nfrom cvat_sync.cli import main\n"
+        "import sys\nfrom cvat_sync.cli import Bar, main\n"
         "main(['--help'], standalone_mode=False)\n"
         "assert not {'torch', 'cvat_sdk', 'celery'} & set(sys.modules)"
     )

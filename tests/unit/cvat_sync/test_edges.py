@@ -33,6 +33,7 @@ class SmallCvat:
         self._jobs, self._failure = jobs, failure
         self.labels_there: tuple[RemoteLabel, ...] = ()
         self.projects_there: tuple[RemoteProject, ...] = ()
+        self.functions_failure: Exception | None = None
 
     def about(self) -> str:
         if self._failure is not None:
@@ -40,6 +41,8 @@ class SmallCvat:
         return "a small CVAT"
 
     def functions(self) -> tuple[str, ...]:
+        if self.functions_failure is not None:
+            raise self.functions_failure
         return ("interactor",)
 
     def projects(self) -> tuple[RemoteProject, ...]:
@@ -142,7 +145,10 @@ def test_a_round_that_was_not_pushed_says_what_to_run(tmp_path: Path) -> None:
 def test_the_doctor_tells_what_the_server_said() -> None:
     (finding,) = check_server(SmallCvat(failure=AccessError("wrong token")))
     assert (finding.is_well, finding.text) == (False, "wrong token")
-    assert [one.is_well for one in check_server(SmallCvat())] == [True, True]
+    cvat = SmallCvat()
+    assert [one.is_well for one in check_server(cvat)] == [True, True]
+    cvat.functions_failure = RemoteError("no Nuclio")
+    assert [one.is_well for one in check_server(cvat)] == [True, False]
 
 
 def test_the_doctor_compares_labels(tmp_path: Path) -> None:
