@@ -1,0 +1,190 @@
+"""The walk: phantoms (or ARCADE) through three rounds, the student and measurements.
+
+Runs the real commands in their order; each is idempotent, so a second run goes on from where the
+first one stopped. Knows what follows what, and nothing of how.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+import click
+
+from casebook.documents import read_document, write_document
+from casebook.errors import AngioloopError
+from casebook.home import Home
+from casebook.labels import read_labels
+from casebook.registry import Registry
+from demo.expert import Desk, Expert, Habits, Truth
+from demo.services import services
+from demo.steps import MemoryWatch, run, say, stopwatch
+from demo.summary import Clock, measured, qca_row, student_row, summarise, table
+from demo.truth import arcade_truth, phantom_truth, unseen_truth
+
+ROOT = Path(__file__).resolve().parents[1]
+ROUNDS = (1, 2, 3)
+
+
+class Walk:
+    """One walk through a workspace."""
+
+    def __init__(self, home: Path, conf: Path, patients: int, arcade: Path | None) -> None:
+        self.home = Home(home.resolve())
+        self.conf = conf
+        self.arcade = arcade
+        self.patients = patients
+        self.study = self.home.root / "phantoms"
+        self.labels_path = conf.parent / "labels" / ("arcade.yaml" if arcade else "coronary.yaml")
+        self.labels = read_labels(self.labels_path)
+        self.env = {"ANGIOLOOP_HOME": str(self.home.root), "ANGIOLOOP_USER": "demo"}
+
+    @property
+    def at_home(self) -> tuple[str, ...]:
+        """The options every command takes."""
+        return "--home", str(self.home.root)
+
+    def cases(self) -> Truth:
+        """Bring the cases in; what the expert will see comes back."""
+        if self.arcade is not None:
+            say("1. Import ARCADE: 50 annotated for round 1, 25 frozen val, official val as test")
+            run(
+                (
+                    *("casebook", "import", "arcade", str(self.arcade), *self.at_home),
+                    *("--labels", str(self.labels_path)),
+                    *("--bootstrap", "50", "--val", "25", "--split-map", "val=test"),
+                ),
+                self.env,
+            )
+            return arcade_truth(self.arcade, self.labels)
+        say(f"1. Phantom cines of {self.patients} synthetic patients, as the lab would send them")
+        done = self.study / "cases.csv"
+        if not done.exists():
+            shutil.rmtree(self.study, ignore_errors=True)
+            command = ("casebook", "phantoms", str(self.study), "--patients", str(self.patients))
+            run(command, self.env)
+        say("2. Import: de-identify, render, catalogue")
+        run(
+            (
+                *("casebook", "import", "csv", str(done), *self.at_home),
+                *("--labels", str(self.labels_path)),
+            ),
+            self.env,
+        )
+        return phantom_truth(self.study, self.home, self.labels)
+
+    def round(self, number: int, truth: Truth) -> None:
+        """One round: proposals, experts, corrections, training."""
+        chosen = ("--round", str(number), *self.at_home, "--conf", str(self.conf))
+        folder = self.home.round_folder(number)
+        if number > 1 and not (folder / "annotations.coco.json").exists():
+            with services(self.home.root, self.env) as running:
+                env = {
+                    **self.env,
+                    "ANGIOLOOP_CVAT_URL": running.cvat_url,
+                    "ANGIOLOOP_CVAT_TOKEN": running.cvat_token,
+                }
+                say(f"Round {number}: proposals by the promoted model, into the stand-in CVAT")
+                run(("cvatsync", "push", *chosen), env)
+                say(f"Round {number}: the simulated expert corrects")
+                with Desk(running.cvat_url, running.cvat_token) as desk:
+                    expert = Expert(desk, truth, Habits())
+                    expert.work(f"angioloop {self.labels.name}", lambda text: click.echo(text))
+                say(f"Round {number}: corrections back")
+                run(("cvatsync", "pull", *chosen), env)
+        say(f"Round {number}: train, evaluate, decide, promote, report")
+        run(("trainer", "train", *chosen), self.env)
+
+    def control(self) -> None:
+        """The same steps on round 1's data only."""
+        say("Control: the same number of steps on round 1's data only")
+        run(("trainer", "control", *self.at_home, "--conf", str(self.conf)), self.env)
+
+    def student(self) -> None:
+        """Distil, export, check."""
+        say("Student: distil the promoted teacher, export to ONNX, check parity and gates")
+        run(("trainer", "distil", *self.at_home, "--conf", str(self.conf)), self.env)
+
+    def measure(self) -> None:
+        """The deployment machine's command on files nobody has seen."""
+        say("Deployment: angioinfer on unseen DICOM files, boxes as an operator would draw them")
+        for name, case in sorted(unseen_truth(self.study).items()):
+            out = self.home.root / "infer" / Path(name).stem
+            if (out / "qca.json").exists():
+                continue
+            x1, y1, x2, y2 = case.box_xyxy
+            command = (
+                *("angioinfer", "run", str(self.study / case.dicom), "--out", str(out)),
+                *("--frame", str(case.frame), "--box", f"{x1},{y1},{x2},{y2}"),
+            )
+            run(command, self.env)
+
+
+def _walk(walk: Walk) -> None:
+    clock_path = walk.home.root / "clock.json"
+    before = read_document(clock_path, Clock) if clock_path.exists() else Clock()
+    started = stopwatch()
+    watch = MemoryWatch(walk.home.root)
+
+    def clock() -> Clock:
+        return Clock(
+            wall_s=before.wall_s + stopwatch() - started,
+            peak_rss_mb=max(before.peak_rss_mb, watch.peak_mb),
+        )
+
+    try:
+        with watch:
+            truth = walk.cases()
+            for number in ROUNDS:
+                walk.round(number, truth)
+            walk.control()
+            walk.student()
+            if walk.arcade is None:
+                walk.measure()
+    finally:
+        write_document(clock_path, clock())
+    released = Registry(walk.home).released()
+    student = None
+    if released is not None:
+        student = student_row(walk.home.models / "released" / released, released=True)
+    qca = None
+    if walk.arcade is None:
+        unseen = unseen_truth(walk.study)
+        rows = measured(walk.home.root / "infer", unseen)
+        qca = qca_row(rows, len(unseen))
+        say("Measured beside the phantoms' truth")
+        for known, mld_mm, ds_pct in rows:
+            click.echo(
+                f"{Path(known.dicom).name}: MLD {mld_mm:.2f} mm (true {known.lesion.mld_mm:.2f}), "
+                f"{ds_pct:.0f} %DS (true {known.lesion.stenosis_pct:.0f})"
+            )
+    summary, _ = summarise(walk.home, clock(), student, qca)
+    say("Result")
+    click.echo(table(summary))
+    click.echo(f"report: {walk.home.root / 'rounds' / 'report.html'}")
+    click.echo(f"figures: {walk.home.root / 'summary.json'}")
+
+
+@click.command()
+@click.option("--home", type=click.Path(path_type=Path), default=Path("workspace/demo"))
+@click.option("--conf", type=click.Path(path_type=Path), help="Folder of round-NN.yaml.")
+@click.option("--patients", default=44, show_default=True, help="Synthetic patients.")
+@click.option("--arcade", type=click.Path(path_type=Path), help="ARCADE's folder, instead.")
+def main(home: Path, conf: Path | None, patients: int, arcade: Path | None) -> None:
+    """Walk through the whole loop; a second run resumes.
+
+    Example: python -m demo.walk --home workspace/demo
+    """
+    os.chdir(ROOT)
+    chosen = conf or ROOT / "conf" / ("arcade" if arcade else "demo")
+    try:
+        _walk(Walk(home, chosen, patients, arcade))
+    except AngioloopError as problem:
+        click.echo(f"Error: {problem}", err=True)
+        raise SystemExit(problem.exit_code) from None
+    except KeyboardInterrupt:
+        click.echo("\nStopped; run the same command again to go on from here.", err=True)
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()
