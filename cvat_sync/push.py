@@ -37,6 +37,7 @@ from cvat_sync.remote import (
 
 Progress = Callable[[str, float], None]
 """Told what was done last and the fraction done in all."""
+_LINKS = ".push-"
 
 
 def check_frames(manifest: Manifest, catalogue: Catalogue) -> None:
@@ -71,7 +72,7 @@ def _flat_files(
 ) -> Iterator[list[Path]]:
     """The frames under their flat names; hard links, for the SDK follows symbolic ones."""
     near.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".push-", dir=near) as folder:
+    with tempfile.TemporaryDirectory(prefix=_LINKS, dir=near) as folder:
         flat = [Path(folder) / name for name in frames]
         for path in flat:
             try:
@@ -235,6 +236,8 @@ def push(
     catalogue = Catalogue(folder.home)
     check_frames(manifest, catalogue)
     paths = {case.at.file_name: catalogue.frame_path(case.at) for case in manifest.cases}
+    for left_behind in folder.path.glob(f"{_LINKS}*"):  # by a push that was killed
+        shutil.rmtree(left_behind)
     work = _Push(gateway, retrying, plan, folder.path)
     project = work.project(manifest.labels, add_labels=add_labels)
     progress(f"project {project.id} {project.name!r}", 0.0)

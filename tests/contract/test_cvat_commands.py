@@ -161,3 +161,46 @@ def test_neither_torch_nor_the_sdk_is_loaded_to_show_help() -> None:
         "assert not {'torch', 'cvat_sdk', 'celery'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ, capture_output=True)
+
+
+def test_a_push_killed_outright_again_and_again_ends_as_one_push(tmp_path: Path) -> None:
+    folder = make_round(tmp_path, 16)
+    conf = tmp_path / "conf"
+    conf.mkdir()
+    (conf / "cvat.yaml").write_text("frames_per_task: 2\nparallel: 2\n")
+    command = [sys.executable, "-m", "cvat_sync.cli", "push", "--round", "2"]
+    command += ["--home", str(tmp_path), "--conf", str(conf)]
+    with standin(tmp_path / "server", "--latency-ms", "60") as access:
+        env = {
+            **os.environ,
+            "ANGIOLOOP_CVAT_URL": access.url,
+            "ANGIOLOOP_CVAT_TOKEN": str(access.token),
+        }
+        kills = 0
+        for lines_seen in (1, 2, 2):
+            process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
+            assert process.stderr is not None
+            seen = 0
+            for line in process.stderr:
+                seen += line.startswith("push ")
+                if seen == lines_seen:
+                    process.kill()
+                    kills += 1
+                    break
+            process.stderr.close()
+            process.wait()
+        assert kills == 3
+        assert not folder.has("pushed.json")
+        subprocess.run(command, env=env, check=True, capture_output=True)
+        pushed = need_pushed(folder)
+        with CvatGateway(access) as gateway:
+            tasks = gateway.tasks(pushed.project_id)
+            assert len(tasks) == len(pushed.tasks) == 8
+            assert sorted(task.n_frames for task in tasks) == [2] * 8
+            masks_by_task = {
+                task.task_id: len(gateway.task_annotations(task.task_id).shapes)
+                for task in pushed.tasks
+            }
+            assert masks_by_task == {task.task_id: task.masks for task in pushed.tasks}
+            assert len(gateway.projects()) == 1
+    assert list(folder.path.glob(".push-*")) == []
