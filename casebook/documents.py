@@ -48,7 +48,7 @@ def write_bytes(path: Path, payload: bytes, *, mode: int = 0o644) -> None:
 
 
 def _fsync_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows cannot open a folder; its rename is journalled
+    if os.name == "nt":  # pragma: no cover - Windows cannot open a folder; its rename is journalled
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:

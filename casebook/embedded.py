@@ -13,8 +13,11 @@ from casebook.home import Home, is_locked
 
 IDLE_EXIT_S = 900.0
 """A worker started here leaves after this long without work."""
-_START_S = 60.0
+START_S = 60.0
+"""A worker that has not taken its lock after this long did not start."""
 _LOG_TAIL_BYTES = 600
+_STARTED: "list[subprocess.Popen[bytes]]" = []
+"""Kept: the workers outlive whoever started them, which Python would warn of."""
 
 
 def worker_alive(home: Home) -> bool:
@@ -22,7 +25,9 @@ def worker_alive(home: Home) -> bool:
     return is_locked(home.worker_lock)
 
 
-def ensure_worker(home: Home, *, idle_exit_s: float = IDLE_EXIT_S) -> bool:
+def ensure_worker(
+    home: Home, *, idle_exit_s: float = IDLE_EXIT_S, start_s: float = START_S
+) -> bool:
     """Start an embedded worker if none lives; true when one was started.
 
     Nothing happens with a broker of your own (`$ANGIOLOOP_BROKER`): its workers are started there.
@@ -46,7 +51,8 @@ def ensure_worker(home: Home, *, idle_exit_s: float = IDLE_EXIT_S) -> bool:
             env=environment,
             start_new_session=True,
         )
-    deadline = time.monotonic() + _START_S
+    _STARTED.append(process)
+    deadline = time.monotonic() + start_s
     while time.monotonic() < deadline:
         if process.poll() is not None and not worker_alive(home):
             break
