@@ -212,8 +212,8 @@ def table(summary: Summary) -> str:
         one = summary.student
         lines.append(
             f"student: {one.n_params / 1e6:.2f} M parameters, teacher "
-            f"{one.teacher_n_params / 1e6:.2f} M; {_number(one.iou_ratio_vs_teacher)} of the teacher's IoU, torch against ONNX "
-            f"{one.parity_max_abs:.1e}, masks {one.mask_iou_vs_torch:.4f}; "
+            f"{one.teacher_n_params / 1e6:.2f} M; {_number(one.iou_ratio_vs_teacher)} of its IoU; "
+            f"torch against ONNX {one.parity_max_abs:.1e}, masks {one.mask_iou_vs_torch:.4f}; "
             f"{'released' if one.released else 'NOT released'}"
         )
     if summary.qca is not None:
