@@ -13,11 +13,11 @@ from jaxtyping import Bool
 from casebook import masks
 from casebook.annotations import AnnotationSet, AnnotationSetBuilder, Origin
 from casebook.cases import FrameRef
-from casebook.corrections import Corrections, MaskChange
+from casebook.corrections import Corrections, MaskChange, Outcome
 from casebook.errors import DataError
 from casebook.labels import LabelSet
 from casebook.rounds import Manifest
-from cvat_sync.compare import Drawn, Match, compare
+from cvat_sync.compare import Drawn, compare
 from cvat_sync.pulled import PulledJob, PulledShape
 from cvat_sync.pushed import Pushed
 from cvat_sync.remote import CONFIDENCE, MODEL_ID, REASON
@@ -89,7 +89,10 @@ def compile_round(
         image_id = builder.add_image(entry.at, hw, status=status, notes=tuple(frame.notes))
         for match in matches:
             if match.result is not None:
-                _add(builder, image_id, match, before, after, shapes, frame.annotator)
+                result, shape = after[match.result], shapes[match.result]
+                proposal = None if match.proposal is None else before[match.proposal]
+                outcome = match.change.outcome
+                _add(builder, image_id, result, shape, proposal, outcome, frame.annotator)
     corrections = Corrections(
         round=manifest.round, changes=tuple(changes), rejected=tuple(rejected)
     )
@@ -186,19 +189,15 @@ def _bitmap(shape: PulledShape, hw: Size) -> Bool[np.ndarray, "h w"]:
 def _add(
     builder: AnnotationSetBuilder,
     image_id: int,
-    match: Match,
-    before: Sequence[Drawn],
-    after: Sequence[Drawn],
-    shapes: Sequence[PulledShape],
+    result: Drawn,
+    shape: PulledShape,
+    proposal: Drawn | None,
+    outcome: Outcome,
     annotator: str | None,
 ) -> None:
-    """Add the result of a match, with who made it."""
-    if match.result is None:
-        return
-    result, shape = after[match.result], shapes[match.result]
-    proposal = None if match.proposal is None else before[match.proposal]
+    """Add one result, with who made it."""
     origin, model_id, score = Origin.HUMAN, None, None
-    if proposal is not None and match.change.outcome == "accepted":
+    if proposal is not None and outcome == "accepted":
         origin, model_id, score = Origin.MODEL_REVIEWED, proposal.model_id, proposal.score
     elif proposal is None and shape.source == "auto":
         # A detector run in CVAT drew it, and the person who completed the job let it stand.
