@@ -132,7 +132,11 @@ class RoundFolder:
         Raises:
             StateError: the round has none yet.
         """
-        how = f"Run `cvatsync push --round {self.number}`, or `make train ROUND=1` for round 1."
+        how = (
+            "Run `make train ROUND=1`."
+            if self.number == 1
+            else f"Run `cvatsync push --round {self.number}`."
+        )
         return read_document(self.need("manifest.json", how), Manifest)
 
     def manifest_sha256(self) -> str:
