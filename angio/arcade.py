@@ -37,7 +37,7 @@ CASS_OF_SYNTAX: dict[str, int] = {
 NAMED: dict[str, str] = {"9a": "diagonal 9a", "10a": "diagonal 10a", "stenosis": "stenosis"}
 """Categories CASS has no single number for, by label name."""
 
-DEID = DeidRecord(method="public data set, de-identified by its authors", pixel_text="none found")
+DEID = DeidRecord(method="public data set, de-identified by its authors", pixel_text="ruled clean")
 ROUND_1 = 1
 
 
@@ -256,7 +256,7 @@ def _read_image(
     if pixels.shape != image.hw:
         raise DataError(f"the picture is {pixels.shape} px; its annotations say {image.hw}")
     pictures = Pictures(None)
-    pictures.add(0, pixels, None)
+    pictures.add(0, pixels, None, ruled_clean=True)
     case_id = case_id_of(task, image.split, image.path.stem)
     case = Case(
         case_id=case_id,

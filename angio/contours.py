@@ -93,21 +93,21 @@ def read_contours(path: Path) -> Contours:
     try:
         payload = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise DataError(f"contours {path.name} are not there; correct the path") from None
+        raise DataError("the contour file is not there; correct the path") from None
     except (OSError, ValueError) as problem:
-        raise DataError(f"contours {path.name} are not JSON ({problem}); export again") from None
+        raise DataError(f"the contour file is not JSON ({problem}); export again") from None
     try:
         found = _File.model_validate(payload)
     except ValidationError as problem:
         fields = ", ".join(
             sorted({".".join(str(part) for part in e["loc"][:1]) for e in problem.errors()})
         )
-        raise DataError(f"contours {path.name}: {fields} unusable; export again") from None
+        raise DataError(f"the contour file: {fields} unusable; export again") from None
     left = np.array(found.left_edge, dtype=np.float64).reshape(-1, 2)
     right = np.array(found.right_edge, dtype=np.float64).reshape(-1, 2)
     if len(left) < 2 or len(right) < 2:
         raise DataError(
-            f"contours {path.name} have edges of {len(left)} and {len(right)} points; expected at "
+            f"the contour file has edges of {len(left)} and {len(right)} points; expected at "
             "least 2 each"
         )
     primary = angle_deg(found.view_angles.get("primary_angle"))

@@ -24,8 +24,11 @@ from casebook.home import Home
 KEY_BYTES = 32
 RELINK_COLUMNS = ("pseudonym", "patient_id", "case_id", "source_row")
 
-EDGE_LEVELS = 70
+EDGE_LEVELS = 60
 """Grey levels between neighbours that film and optics never reach but drawn letters do."""
+INK_LEVELS = 40
+"""How far ink differs from the mean of its surroundings."""
+SURROUNDINGS_PX = 21
 LETTER_PX = (5, 40)
 """Least and greatest height of a letter."""
 LETTERS_MIN = 3
@@ -103,8 +106,9 @@ def add_relinks(home: Home, entries: Iterable[Relink]) -> None:
     write_bytes(home.private / "relink.csv", text.getvalue().encode(), mode=0o600)
 
 
-def _strong_edges(pixels: UInt8[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-    values = pixels.astype(np.int16)
+def _strokes(pixels: UInt8[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """Pixels at a sharp edge, on the side that differs from the surroundings: ink, not paper."""
+    values = pixels.astype(np.float32)
     edges = np.zeros(pixels.shape, dtype=bool)
     across = np.abs(np.diff(values, axis=1)) > EDGE_LEVELS
     down = np.abs(np.diff(values, axis=0)) > EDGE_LEVELS
@@ -112,7 +116,10 @@ def _strong_edges(pixels: UInt8[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     edges[:, :-1] |= across
     edges[1:] |= down
     edges[:-1] |= down
-    return edges
+    if not edges.any():
+        return edges
+    apart = np.abs(values - ndimage.uniform_filter(values, SURROUNDINGS_PX))
+    return np.asarray(edges & (apart > INK_LEVELS))
 
 
 def text_boxes(pixels: UInt8[np.ndarray, "h w"]) -> tuple[tuple[int, int, int, int], ...]:
@@ -121,10 +128,10 @@ def text_boxes(pixels: UInt8[np.ndarray, "h w"]) -> tuple[tuple[int, int, int, i
     Letters are small islands of edges sharper than optics allow, several side by side at one
     height. Borders of a collimator are long and straight, noise is not as sharp: neither counts.
     """
-    edges = _strong_edges(pixels)
-    if not edges.any():
+    ink = _strokes(pixels)
+    if not ink.any():
         return ()
-    numbered, _ = ndimage.label(edges, structure=np.ones((3, 3)))
+    numbered, _ = ndimage.label(ink, structure=np.ones((3, 3)))
     letters = []
     for island in ndimage.find_objects(numbered):
         rows, columns = island

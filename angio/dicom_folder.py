@@ -17,7 +17,7 @@ from angio.deident import (
 )
 from angio.dicom.identity import METHOD, instance_key, patient_key, strip
 from angio.dicom.read import cine_of, open_dataset
-from angio.importing import DRY_KEY
+from angio.importing import DRY_KEY, FILE
 from angio.intake import ImportReport, Incoming, Pictures, Progress, around, take_in
 from angio.rendering import render, upright
 from casebook.cases import Case
@@ -55,16 +55,16 @@ def import_dicom(
 
     def cases() -> Iterator[tuple[str, Callable[[], Incoming]]]:
         for number, path in enumerate(files, start=1):
-            yield f"file {number} ({path.name})", partial(_read, path, key, frame, neighbours)
+            yield f"file {number} of {len(files)}", partial(_read, path, key, frame, neighbours)
 
-    note = "splits by keyed hash of the patient"
+    note = "splits by keyed hash of the patient; files are numbered in the order of their names"
     return take_in(
         home, "dicom", cases(), total=len(files), notes=[note], dry_run=dry_run, progress=progress
     )
 
 
 def _read(path: Path, key: bytes, frame: int | None, neighbours: int) -> Incoming:
-    ds = open_dataset(path)
+    ds = open_dataset(path, FILE)
     patient_id = patient_key(ds)
     if not patient_id:
         raise DataError("has neither patient id nor name; without one it cannot be split safely")
@@ -73,7 +73,7 @@ def _read(path: Path, key: bytes, frame: int | None, neighbours: int) -> Incomin
     except (TypeError, ValueError):
         raise DataError("has a damaged number of frames; export it again") from None
     chosen = n_frames // 2 if frame is None else frame
-    cine = cine_of(ds, path.name, around(chosen, n_frames, neighbours) or (chosen,))
+    cine = cine_of(ds, FILE, around(chosen, n_frames, neighbours) or (chosen,))
     if chosen not in cine.frames:
         raise DataError(f"has frames 0 to {n_frames - 1}; frame {chosen} was asked for")
     clean = strip(

@@ -68,7 +68,7 @@ class Profile:
 def stenosis_pct(mld: float, rvd: float) -> float:
     """Diameter stenosis, in percent of the reference diameter.
 
-    Both in the same unit. Source: 100 (1 − MLD/RVD), as Reiber et al., Circulation 71 (1985) 280–288.
+    Both in the same unit. Source: Reiber et al., Circulation 71 (1985) 280–288.
 
     Raises:
         QcaError: the reference is not a positive length.

@@ -5,6 +5,7 @@ Extended that every pydicom plugin refuses; RLE and raw by pydicom.
 """
 
 import struct
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -41,7 +42,7 @@ _BY_PYDICOM = frozenset(
 )
 DAMAGE = (
     ValueError, KeyError, AttributeError, TypeError, IndexError, EOFError, OSError, RuntimeError,
-    NotImplementedError, OverflowError, struct.error,
+    NotImplementedError, OverflowError, struct.error, zlib.error,
 )  # fmt: skip
 """What pydicom and the codecs raise on damaged files; they declare no errors of their own."""
 

@@ -3,6 +3,7 @@
 Frames count from 0 here and everywhere above; only this folder knows that DICOM counts from 1.
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,22 +57,32 @@ class Cine:
         return 1000.0 / self.frame_ms if self.frame_ms else None
 
 
-def open_dataset(path: Path) -> FileDataset:
+def open_dataset(path: Path, name: str | None = None) -> FileDataset:
     """The whole data set of a file.
+
+    Args:
+        path: The file.
+        name: What messages call it, where its name may say who the patient is.
 
     Raises:
         DataError: missing, not DICOM, truncated or damaged.
     """
+    name = name or path.name
     try:
-        return dcmread(path)
+        with warnings.catch_warnings(record=True) as remarks:
+            warnings.simplefilter("always")
+            ds = dcmread(path)
     except FileNotFoundError:
-        raise DataError(f"{path.name} is not there; correct the path or restore it") from None
+        raise DataError(f"{name} is not there; correct the path or restore it") from None
     except InvalidDicomError:
-        raise DataError(f"{path.name} is not a DICOM file; give the original export") from None
+        raise DataError(f"{name} is not a DICOM file; give the original export") from None
     except DAMAGE as problem:
         raise DataError(
-            f"{path.name} cannot be read ({type(problem).__name__}); export it again"
+            f"{name} cannot be read ({type(problem).__name__}); export it again"
         ) from None
+    if any("End of file" in str(remark.message) for remark in remarks):
+        raise DataError(f"{name} is truncated; copy or export it again")
+    return ds
 
 
 def _number(ds: FileDataset, keyword: str) -> float | None:
@@ -234,8 +245,8 @@ def cine_of(ds: FileDataset, name: str, frames: Sequence[int] | None = None) -> 
             f"{name} has frames 0 to {n_frames - 1}; frame {missing[0] if missing else 'none'} was "
             "asked for; correct frame_index"
         )
-    check_syntax(ds.file_meta.TransferSyntaxUID)
     try:
+        check_syntax(ds.file_meta.TransferSyntaxUID)
         pixels = np.stack([decode_frame(ds, frame, n_frames) for frame in wanted])
         views = _views(ds, n_frames)
     except DataError as problem:

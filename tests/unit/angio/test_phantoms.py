@@ -28,12 +28,6 @@ VERSION_1_MEANS = (
 """Mean stored value of each 128 px square of one frame, by row."""
 
 
-@pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, StudyTruth]:
-    folder = tmp_path_factory.mktemp("phantoms") / "study"
-    return folder, write_study(folder, seed=3, patients=3, unseen=1)
-
-
 def _gantry(primary_deg: float = 0.0, secondary_deg: float = 0.0) -> Gantry:
     return Gantry(primary_deg, secondary_deg, 1000.0, 750.0, 0.4, (0.0, 0.0, 0.0))
 

@@ -1,0 +1,326 @@
+"""Import of the lab's CSV: what is kept, what is refused row by row, and a second run."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from angio.contours import angle_deg, read_contours
+from angio.deident import read_relink
+from angio.importing import import_csv, read_mask
+from angio.intake import ImportReport
+from angio.lab_csv import CsvOptions, parse_row, patient_of, phase_of, segment_of
+from angio.phantoms.truth import CaseTruth, StudyTruth
+from casebook.annotations import Origin
+from casebook.cases import Split
+from casebook.catalogue import Catalogue
+from casebook.errors import DataError, MaskError
+from casebook.home import Home
+from casebook.labels import LabelSet
+from casebook.masks import decode
+from casebook.metrics import iou
+
+Row = dict[str, str]
+
+
+def _rows(folder: Path) -> list[Row]:
+    with (folder / "cases.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def _import(
+    folder: Path, rows: list[Row], tmp_path: Path, labels: LabelSet, **options: object
+) -> tuple[ImportReport, Catalogue]:
+    """Import some rows of a study, from a CSV beside its files."""
+    path = folder / f"{tmp_path.name}.csv"
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    home = Home(tmp_path / "home")
+    report = import_csv(path, home, labels, CsvOptions.model_validate(options))
+    return report, Catalogue(home)
+
+
+def _truths(study: tuple[Path, StudyTruth]) -> dict[str, CaseTruth]:
+    return {case.row_id: case for case in study[1].cases}
+
+
+def test_annotated_cases_carry_the_experts_mask(
+    workspace: Catalogue, study: tuple[Path, StudyTruth], tmp_path: Path
+) -> None:
+    folder, _ = study
+    truths = _truths(study)
+    table = read_relink(Home(workspace.folder("x").parents[1]))
+    checked = 0
+    for case in workspace.cases(annotated=True):
+        truth = truths[table[case.case_id].source_row]
+        annotations = workspace.expert_annotations(case.case_id)
+        assert annotations is not None
+        assert truth.annotated
+        segment = next(e for e in annotations.annotations if e.origin is Origin.HUMAN)
+        drawn = np.asarray(Image.open(folder / truth.segment)) > 0
+        assert iou(decode(segment.mask), drawn) > 0.99
+        assert annotations.label_of(segment) == case.segment
+        assert float(segment.attributes["diameter_stenosis_pct"]) == pytest.approx(
+            truth.lesion.stenosis_pct, abs=0.1
+        )
+        checked += 1
+    assert checked == 9
+
+
+def test_cases_know_geometry_round_and_the_readers_box(
+    workspace: Catalogue, study: tuple[Path, StudyTruth]
+) -> None:
+    truths = _truths(study)
+    table = read_relink(Home(workspace.folder("x").parents[1]))
+    cases = list(workspace.cases())
+    assert len(cases) == 12
+    for case in cases:
+        truth = truths[table[case.case_id].source_row]
+        assert case.split is Split(truth.split)
+        assert case.round == (truth.round or None)
+        assert case.frame == truth.frame
+        assert case.frame in case.stored_frames
+        assert 2 <= len(case.stored_frames) <= 3
+        assert case.spacing is not None
+        assert case.spacing.mean_mm == pytest.approx(truth.spacing_mm, rel=1e-3)
+        assert case.spacing.source == ("calibrated" if truth.annotated else "isocentre")
+        assert case.view is not None
+        assert case.view.primary_deg == pytest.approx(truth.primary_deg, abs=0.05)
+        assert case.deid is not None
+        assert case.deid.removed_elements > 20
+        assert case.lesion_box_xyxy is not None
+        frame = workspace.frame(case.ref)
+        assert frame.spacing == case.spacing
+        assert frame.view is not None
+        assert workspace.stored_path(case.ref).exists()
+
+
+def test_a_second_import_changes_nothing(
+    study: tuple[Path, StudyTruth], tmp_path: Path, coronary: LabelSet
+) -> None:
+    rows = _rows(study[0])[:2]
+    first, _ = _import(study[0], rows, tmp_path, coronary)
+    again, catalogue = _import(study[0], rows, tmp_path, coronary)
+    assert (first.imported, again.imported, again.unchanged) == (2, 0, 2)
+    assert catalogue.count() == 2
+
+
+def test_bad_rows_are_reported_and_the_rest_goes_on(
+    study: tuple[Path, StudyTruth], tmp_path: Path, coronary: LabelSet
+) -> None:
+    folder = study[0]
+    good, *others = _rows(folder)
+    broken = {
+        "patient_id": ("", "patient_id is empty"),
+        "dicom_path": ("dicom/absent.dcm", "is not there"),
+        "frame_index": ("99", "correct frame_index"),
+        "split": ("holdout", "expected train, val or test"),
+        "lesion_box": ("5 5 1 1", "x1 y1 x2 y2"),
+        "primary_angle": ("steep", "expected degrees"),
+    }
+    rows = [good]
+    for number, (column, (value, _)) in enumerate(broken.items()):
+        rows.append({**others[0], "row_id": f"bad{number}", column: value})
+    rows.append({**good})
+    report, catalogue = _import(folder, rows, tmp_path, coronary)
+    assert (report.imported, catalogue.count()) == (1, 1)
+    messages = {problem.where: problem.message for problem in report.problems}
+    assert len(messages) == len(broken) + 1
+    for line, (_, expected) in enumerate(broken.values(), start=3):
+        assert expected in messages[f"line {line}"]
+    assert "repeats an earlier row" in messages[f"line {len(rows) + 1}"]
+    patient = patient_of(others[0]["patient_id"])
+    assert all(patient not in message for message in messages.values())
+
+
+def test_a_truncated_file_leaves_nothing_behind(
+    study: tuple[Path, StudyTruth], tmp_path: Path, coronary: LabelSet
+) -> None:
+    folder = study[0]
+    row = _rows(folder)[0]
+    whole = (folder / row["dicom_path"]).read_bytes()
+    (folder / "dicom" / "torn.dcm").write_bytes(whole[: len(whole) // 2])
+    report, catalogue = _import(
+        folder, [{**row, "dicom_path": "dicom/torn.dcm"}], tmp_path, coronary
+    )
+    assert (report.imported, len(report.problems)) == (0, 1)
+    assert list(catalogue.folder("x").parent.glob("c*/*")) == []
+
+
+def test_a_patient_in_two_splits_is_refused(
+    study: tuple[Path, StudyTruth], tmp_path: Path, coronary: LabelSet
+) -> None:
+    first, second, *rest = _rows(study[0])
+    assert first["patient_id"].endswith(patient_of(second["patient_id"]))
+    other = next(row for row in rest if patient_of(row["patient_id"]) not in first["patient_id"])
+    rows = [{**first, "split": "train"}, {**second, "split": "test"}, other]
+    report, _ = _import(study[0], rows, tmp_path, coronary)
+    assert report.imported == 1
+    assert [problem.where for problem in report.problems] == ["line 2", "line 3"]
+
+
+def test_without_a_split_column_patients_are_split_by_hash(
+    study: tuple[Path, StudyTruth], tmp_path: Path, coronary: LabelSet
+) -> None:
+    rows = [{**row, "split": ""} for row in _rows(study[0])[:4]]
+    report, catalogue = _import(study[0], rows, tmp_path, coronary)
+    assert report.imported == 4
+    assert "split by keyed hash" in report.notes[0]
+    assert len({case.split for case in catalogue.cases()}) == 1
+
+
+def test_opposite_angle_signs_are_reported_and_the_header_kept(
+    study: tuple[Path, StudyTruth], tmp_path: Path, coronary: LabelSet
+) -> None:
+    row = max(_rows(study[0]), key=lambda row: abs(float(row["primary_angle"])))
+    wrong, _ = _import(study[0], [row], tmp_path / "a", coronary, angle_sign="rao-positive")
+    flipped = {**row, "primary_angle": str(-float(row["primary_angle"]))}
+    right, catalogue = _import(
+        study[0], [flipped], tmp_path / "b", coronary, angle_sign="rao-positive"
+    )
+    assert "opposite sign" in wrong.notes[0]
+    assert right.notes == ()
+    view = next(iter(catalogue.cases())).view
+    assert view is not None
+    assert view.primary_deg == pytest.approx(float(row["primary_angle"]), abs=0.05)
+
+
+def test_windows_paths_are_remapped_and_refused_without(
+    study: tuple[Path, StudyTruth], tmp_path: Path, coronary: LabelSet
+) -> None:
+    row = _rows(study[0])[0]
+    windows = {**row, "dicom_path": "E:\\study\\" + row["dicom_path"].replace("/", "\\")}
+    report, _ = _import(study[0], [windows], tmp_path / "a", coronary)
+    assert "--path-map" in report.problems[0].message
+    report, _ = _import(
+        study[0], [windows], tmp_path / "b", coronary, path_map=[["E:\\study", "."]]
+    )
+    assert report.imported == 1
+
+
+def test_a_dry_run_writes_nothing(
+    study: tuple[Path, StudyTruth], tmp_path: Path, coronary: LabelSet
+) -> None:
+    home = Home(tmp_path / "home")
+    report = import_csv(study[0] / "cases.csv", home, coronary, dry_run=True)
+    assert (report.imported, report.dry_run) == (12, True)
+    assert not home.root.exists()
+
+
+def test_array_cines_are_accepted(tmp_path: Path, coronary: LabelSet) -> None:
+    rng = np.random.default_rng(1)
+    y, x = np.mgrid[:64, :64] / 64
+    smooth = 0.3 + 0.3 * x * y + rng.uniform(0, 0.01, (4, 64, 64))
+    np.save(tmp_path / "cine.npy", smooth)
+    np.save(tmp_path / "bad.npy", smooth * 3)
+    mask = np.zeros((64, 64), dtype=np.uint8)
+    mask[20:40, 30:36] = 1
+    np.save(tmp_path / "mask.npy", mask)
+    base = {"patient_id": "1", "frame_index": "1", "cass_segment": "2", "split": "train",
+            "medis_mask_path": "mask.npy"}  # fmt: skip
+    rows = [
+        {**base, "cine_path": "cine.npy"},
+        {**base, "cine_path": "bad.npy"},
+        {**base, "cine_path": "absent.npy"},
+    ]
+    (tmp_path / "x").mkdir()
+    report, catalogue = _import(tmp_path, rows, tmp_path / "x", coronary)
+    assert report.imported == 1
+    assert ["0..1" in p.message or "not there" in p.message for p in report.problems] == [True] * 2
+    case = next(iter(catalogue.cases()))
+    assert (case.n_frames, case.stored_frames, case.segment) == (4, (0, 1, 2), "mid RCA")
+    annotations = catalogue.expert_annotations(case.case_id)
+    assert annotations is not None
+    np.testing.assert_array_equal(decode(annotations.annotations[0].mask), mask > 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        pytest.param({"cass_segment": "2"}, "mid RCA", id="number"),
+        pytest.param({"cass_segment": "12.0"}, "proximal LAD", id="number as a fraction"),
+        pytest.param({"vessel_pattern": "MID RCA FINAL"}, "mid RCA", id="pattern"),
+        pytest.param({"vessel_pattern": "MID_RCA"}, "mid RCA", id="pattern with underscores"),
+        pytest.param({"cass_segment": "", "vessel_name": "PDA"}, "PDA", id="vessel"),
+        pytest.param({"vessel_name": "RCA"}, None, id="a vessel is not a segment"),
+    ],
+)
+def test_segments_are_recognised(values: Row, expected: str | None, coronary: LabelSet) -> None:
+    assert segment_of(values, coronary) == expected
+
+
+def test_names_are_tidied() -> None:
+    assert patient_of("ALL RISE 101-0025") == patient_of("101-0025") == "101-0025"
+    assert phase_of({"vessel_pattern": "MID_RCA_FINAL"}) == "FINAL"
+    assert phase_of({"phase": "PRE", "vessel_pattern": "x FINAL"}) == "PRE"
+
+
+def test_unknown_columns_are_kept_unless_they_look_like_identity(
+    tmp_path: Path, coronary: LabelSet
+) -> None:
+    values = {
+        "patient_id": "101-0025", "dicom_path": "a.dcm", "operator_grade": "B",
+        "patient_name": "Ada", "birthdate": "1950", "remark": "see 101-0025",
+    }  # fmt: skip
+    row = parse_row(values, 2, tmp_path, coronary, CsvOptions())
+    assert row.extra == {"operator_grade": "B"}
+
+
+@pytest.mark.parametrize(
+    ("text", "degrees"),
+    [("RAO 30", -30.0), ("LAO 30", 30.0), ("CAU 20", -20.0), ("cran 15.5", 15.5), (-12, -12.0),
+     ("12", 12.0), ("steep", None), (None, None)],
+)  # fmt: skip
+def test_angles_may_be_words(text: object, degrees: float | None) -> None:
+    assert angle_deg(text) == degrees
+
+
+def test_damaged_contours_are_refused(tmp_path: Path, study: tuple[Path, StudyTruth]) -> None:
+    path = tmp_path / "c.json"
+    with pytest.raises(DataError, match="not there"):
+        read_contours(path)
+    path.write_text("{")
+    with pytest.raises(DataError, match="not JSON"):
+        read_contours(path)
+    path.write_text('{"left_edge": [[1, 2]], "right_edge": "x"}')
+    with pytest.raises(DataError, match="right_edge"):
+        read_contours(path)
+    path.write_text('{"left_edge": [[1, 2]], "right_edge": [[1, 2], [3, 4]]}')
+    with pytest.raises(DataError, match="1 and 2 points"):
+        read_contours(path)
+    good = next((study[0] / "contours").glob("*.json"))
+    shutil.copy(good, path)
+    found = read_contours(path)
+    payload = json.loads(path.read_text())
+    assert found.frame == payload["frame_num"]
+    assert found.spacing is not None
+    assert found.spacing.source == "calibrated"
+    with pytest.raises(MaskError, match="no pixel"):
+        found.bitmap((4, 4))
+
+
+def test_masks_of_another_size_are_fitted_or_refused(tmp_path: Path) -> None:
+    small = np.zeros((32, 32), dtype=np.uint8)
+    small[8:16, 8:16] = 1
+    Image.fromarray(small).save(tmp_path / "m.png")
+    assert read_mask(tmp_path / "m.png", (64, 64)).sum() == 256
+    with pytest.raises(DataError, match="shape"):
+        read_mask(tmp_path / "m.png", (64, 32))
+    (tmp_path / "n.png").write_bytes(b"no")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_mask(tmp_path / "n.png", (64, 64))
+
+
+def test_a_csv_without_patients_is_refused(tmp_path: Path, coronary: LabelSet) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match="patient_id"):
+        import_csv(path, Home(tmp_path / "h"), coronary)
+    with pytest.raises(DataError, match="not there"):
+        import_csv(tmp_path / "absent.csv", Home(tmp_path / "h"), coronary)
