@@ -17,7 +17,7 @@ from casebook.wire import TrackedShape
 
 MAX_AGE_S = 8 * 3600.0
 """As long as CVAT lets a browser carry a state."""
-MAX_STATES = 512
+MAX_STATES = 256
 """Oldest ones are forgotten first."""
 
 

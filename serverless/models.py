@@ -8,6 +8,7 @@ ANGIOLOOP_HOME (the workspace), ANGIOLOOP_CONF (the configuration), ANGIOLOOP_MO
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from casebook.config import read_config
 from casebook.documents import Document
@@ -16,7 +17,7 @@ from casebook.following import Follower
 from casebook.handler import Handler, Kind, ServeConfig
 from casebook.home import Home
 from casebook.labels import LabelSet, read_labels
-from casebook.protocols import Segmenter
+from casebook.protocols import Segmenter, Tracker
 from casebook.registry import Registry
 from casebook.tracks import TrackStore
 from serverless.door import Function, Logger
@@ -31,6 +32,9 @@ class ServingConfig(Document):
     """Label set the detector looks for, beside this file."""
     base: str = "tiny"
     """`tiny`: the shipped base; `sam3`: the real weights (`make weights`); or a base's folder."""
+    tracker: Literal["follow", "memory"] = "follow"
+    """`follow`: each answer prompts the next frame, with any model; `memory`: SAM 3's own, which
+    the tiny base never learned."""
     answers: ServeConfig = ServeConfig()
 
 
@@ -101,11 +105,13 @@ def _teachers(home: Home, base: Path, config: ServingConfig, labels: LabelSet) -
 
     def load(model_id: str | None) -> Handler:
         from segmenter.teacher import load_teacher  # the student's image has no torch
+        from segmenter.tracking import MemoryTracker
 
         if model_id is not None:
             registry.verify(model_id)
         teacher = load_teacher(home.models, model_id, base=base)
-        return _handler(teacher, config, labels, tracks)
+        tracker = MemoryTracker(teacher) if config.tracker == "memory" else Follower(teacher)
+        return _handler(teacher, tracker, config, labels, tracks)
 
     return registry.promoted, load
 
@@ -119,18 +125,22 @@ def _students(home: Home, config: ServingConfig, labels: LabelSet) -> Source:
         if version is None:
             raise ModelError(f"no student is released in {home.models}; run `make distil` first")
         student = load_student(home.models / "released" / version)
-        return _handler(student, config, labels, tracks)
+        return _handler(student, Follower(student), config, labels, tracks)
 
     return registry.released, load
 
 
 def _handler(
-    segmenter: Segmenter, config: ServingConfig, labels: LabelSet, tracks: TrackStore
+    segmenter: Segmenter,
+    tracker: Tracker,
+    config: ServingConfig,
+    labels: LabelSet,
+    tracks: TrackStore,
 ) -> Handler:
     return Handler(
         segmenter,
         labels,
-        tracker=Follower(segmenter),
+        tracker=tracker,
         measure=vessel_attributes,
         config=config.answers,
         tracks=tracks,
