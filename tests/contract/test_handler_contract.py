@@ -6,7 +6,6 @@ import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from casebook import masks
 from casebook.catalogue import png_bytes
 from tests.contract.runtimes import StandIn, Wrapper, stand_in, wrapper
+from tests.fakes.broken_requests import broken
 
 Runtime = StandIn | Wrapper
 PIXELS = np.full((48, 64), 180, dtype=np.uint8)
@@ -69,57 +69,11 @@ def test_an_answer_of_many_runs_comes_back_whole(runtime: Runtime) -> None:
     assert masks.from_cvat(shape["points"], (1024, 1024))[0].all()
 
 
-def _broken(dice: random.Random) -> tuple[bytes, str]:
-    """A request somebody got wrong, or means ill."""
-    values: list[Any] = [
-        None,
-        True,
-        -1,
-        10**400,
-        1e308,
-        float("nan"),
-        float("inf"),
-        "",
-        "x" * dice.randint(0, 2000),
-        [],
-        {},
-        [[1, 2]],
-        [[dice.uniform(-9e9, 9e9), 3]],
-        [None] * dice.randint(1, 600),
-        base64.b64encode(dice.randbytes(dice.randint(1, 300))).decode(),
-        base64.b64encode(_bomb()).decode(),
-        base64.b64encode(base64.b64decode(IMAGE)[: dice.randint(1, 90)]).decode(),
-    ]
-    kind = dice.randrange(6)
-    if kind == 0:
-        return dice.randbytes(dice.randint(0, 500)), "application/json"
-    if kind == 1:
-        depth = dice.choice([10, 500, 100_000])
-        return dice.choice([b"[" * depth, b'{"image":' * depth]), "application/json"
-    if kind == 2:
-        text = json.dumps(BOX)
-        return text[: dice.randrange(len(text))].encode(), "application/json"
-    body: dict[str, Any] = dict(BOX)
-    for _ in range(dice.randint(1, 3)):
-        name = dice.choice([*BOX, "text_prompts", "threshold", "prewarm", "unknown"])
-        body[name] = dice.choice(values)
-    if kind == 3:
-        body = {key: value for key, value in body.items() if dice.random() < 0.6}
-    return json.dumps(body).encode(), dice.choice(["application/json", "text/plain", ""])
-
-
-def _bomb() -> bytes:
-    """A small PNG that claims a billion pixels."""
-    head = bytearray(png_bytes(np.zeros((2, 2), dtype=np.uint8)))
-    head[16:24] = (32_000).to_bytes(4, "big") * 2
-    return bytes(head)
-
-
 def test_every_broken_request_gets_json_with_a_reason(runtime: Runtime) -> None:
     dice = random.Random(20)  # noqa: S311 - reproducible, nothing secret
     refused = 0
     for number in range(REQUESTS):
-        body, content_type = _broken(dice)
+        body, content_type = broken(dice)
         reply = runtime.post(body, content_type)
         where = f"request {number}: {body[:200]!r} gave {reply.status} {reply.body[:200]!r}"
         assert reply.content_type == "application/json", where

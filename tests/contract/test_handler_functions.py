@@ -5,20 +5,24 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
+import cvat_sdk.auto_annotation as cvataa
 import nuclio_sdk
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 import yaml
 
 from casebook import masks
 from casebook.catalogue import png_bytes
+from casebook.errors import ConfigError
 from casebook.home import Home
 from casebook.registry import ModelCard, Registry
 from demo.processor import Answer, Worker, event_of
 from segmenter import adapter
 from segmenter.sam3 import Sam3Config, build
 from segmenter.weights import base_sha256, load_base, save_base
+from serverless import auto_annotation
 
 ROOT = Path(__file__).resolve().parents[2]
 PIXELS = np.full((96, 96), 170, dtype=np.uint8)
@@ -42,6 +46,14 @@ SMALL = Sam3Config(
     text_layers=1,
     memory_width=16,
 )
+
+
+class Anything(cvataa.DetectionFunctionContext):
+    """Any score, as masks."""
+
+    frame_name = "case.f00001.png"
+    conf_threshold = 0.0
+    conv_mask_to_poly = False
 
 
 @pytest.fixture(scope="module")
@@ -152,3 +164,28 @@ def test_mains_are_short() -> None:
     assert [path.parent.name for path in found] == ["detector", "interactor", "tracker"]
     for path in found:
         assert len(path.read_text().splitlines()) < 40
+
+
+@pytest.mark.usefixtures("home", "base")
+def test_the_command_line_function_serves_the_same_model() -> None:
+    found = auto_annotation.create()
+    assert [label.name for label in found.spec.labels] == ["mid RCA", "PDA"]
+    shapes = found.detect(Anything(), PIL.Image.fromarray(PIXELS))
+    assert {shape.type.value for shape in shapes} <= {"mask"}
+
+
+@pytest.mark.usefixtures("home")
+def test_sam3s_own_memory_can_be_the_tracker(tmp_path: Path) -> None:
+    settings = yaml.safe_load((tmp_path / "serving.yaml").read_text())
+    (tmp_path / "serving.yaml").write_text(yaml.safe_dump({**settings, "tracker": "memory"}))
+    worker = Worker(ROOT / "serverless" / "tracker")
+    shape = {"type": "mask", "points": masks.to_cvat(PIXELS < 100)}
+    started = json.loads(ask(worker, shapes=[shape]).body)
+    assert json.loads(ask(worker, states=started["states"]).body)["shapes"][0]["type"] == "mask"
+
+
+@pytest.mark.usefixtures("home")
+def test_an_unknown_kind_of_model_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANGIOLOOP_MODEL", "oracle")
+    with pytest.raises(ConfigError, match="'oracle'; expected teacher or student"):
+        Worker(ROOT / "serverless" / "interactor")
