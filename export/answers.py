@@ -6,7 +6,7 @@ two are compared.
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
@@ -27,6 +27,7 @@ _SMALLEST_LESION_PX = 12
 _MOST_LESIONS = 20
 
 
+@runtime_checkable
 class Graphs(Protocol):
     """Something that runs the student's three parts."""
 

@@ -12,6 +12,7 @@ _SIDE_PX = 256
 """Frames are compared at about this size: vessels stay visible, noise does not."""
 _BACKGROUND_PX = 8.0
 _DARKEST_PCT = 95.0
+_NEIGHBOURS = (0.25, 0.5, 0.25)
 
 
 def _reduced(pixels: UInt16[np.ndarray, "h w"]) -> Float32[np.ndarray, "i j"]:
@@ -46,4 +47,4 @@ def fullest_frame(cine: Cine) -> int:
     shown = filling(cine)
     if len(shown) < 3:
         return int(np.argmax(shown))
-    return int(np.argmax(ndimage.uniform_filter1d(shown, 3, mode="nearest")))
+    return int(np.argmax(ndimage.convolve1d(shown, _NEIGHBOURS, mode="nearest")))

@@ -142,7 +142,7 @@ class Rise(nn.Module):
 def prompt_maps(
     points_xy: Float[Tensor, "b n 2"],
     point_labels: Int[Tensor, "b n"],
-    cells: int,
+    cells: int | torch.SymInt,
     sigma_px: float,
 ) -> Float[Tensor, "b 3 c c"]:
     """The box filled, clicks inside and clicks outside, as maps 0 to 1; a cell is 2×2 px.

@@ -119,7 +119,7 @@ def window_of(prompt: Prompt, hw: tuple[int, int]) -> Window:
     if prompt.box_xyxy is not None:
         x1, y1, x2, y2 = prompt.box_xyxy
         centre = ((x1 + x2) / 2, (y1 + y2) / 2)
-        side = max(SMALLEST_PX, BOX_MARGIN * max(x2 - x1 + 1, y2 - y1 + 1))
+        side = max(float(SMALLEST_PX), BOX_MARGIN * max(x2 - x1 + 1, y2 - y1 + 1))
     else:
         inside = prompt.points_xy[prompt.point_labels == 1]
         centre = (float(inside[0][0]), float(inside[0][1]))
