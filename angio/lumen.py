@@ -29,6 +29,8 @@ DOUBT_MAX = 3.0
 STIFFNESS = 0.05
 """Cost of a radius that changes by one grid step between neighbouring points, squared."""
 STEPS_MAX = 4
+EXPLAINED_MIN = 0.3
+"""Least share of the picture's variation across the line that a vessel must account for."""
 ALONG_PX = 2.0
 """Smoothing along the vessel."""
 BESIDE_PX = 5.0
@@ -153,7 +155,8 @@ def lumen_px(
     strength = match[rows, radius_at, shift_at] / shadows.power[radius_at, shift_at]
     radius = RADII_PX[radius_at]
     weight = np.where((strength > 0) & (radius > 0.5 * np.median(radius)), radius, 0.0)
-    if (weight > 0).sum() < 8:
+    explained = gain[rows, radius_at, shift_at].sum() / max(float((flat**2).sum()), 1e-9)
+    if (weight > 0).sum() < 8 or explained < EXPLAINED_MIN:
         raise QcaError(
             "no dark vessel lies along the mask; check that mask and frame belong together"
         )

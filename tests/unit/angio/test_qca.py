@@ -1,0 +1,128 @@
+"""Measurements against phantoms, whose millimetres are known by construction."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from angio.phantoms.render import render_cine
+from angio.phantoms.scene import draw_patient
+from angio.qca import find_lesion, measure, profile, reference_px, stenosis_pct
+from angio.rendering import render
+from casebook.cases import PixelSpacing
+from casebook.errors import QcaError
+from tests.unit.angio.test_vessels import bar
+
+WORKED_EXAMPLE = (1.35, 3.16, 57.3)
+"""MLD and RVD in mm, %DS: one of the lab's own reports."""
+
+
+def _narrowed(depth: float, hw: int = 200) -> np.ndarray:
+    """A straight vessel 12 px wide, narrowed in the middle by a share of its width."""
+    y, x = np.mgrid[:hw, :hw] - (hw - 1) / 2
+    width = 12 * (1 - depth * np.exp(-((x / 12) ** 2)))
+    return (np.abs(x) <= 80) & (np.abs(y) <= width / 2)
+
+
+def test_the_labs_worked_example() -> None:
+    mld, rvd, expected = WORKED_EXAMPLE
+    assert stenosis_pct(mld, rvd) == pytest.approx(expected, abs=0.05)
+
+
+@given(rvd=st.floats(0.1, 100), share=st.floats(0, 1))
+def test_stenosis_is_the_missing_share(rvd: float, share: float) -> None:
+    assert stenosis_pct(rvd * share, rvd) == pytest.approx(100 * (1 - share), abs=1e-6)
+
+
+@pytest.mark.parametrize(("mld", "rvd"), [(1.0, 0.0), (-1.0, 3.0), (1.0, float("nan"))])
+def test_lengths_that_are_none_are_refused(mld: float, rvd: float) -> None:
+    with pytest.raises(QcaError, match="expected lengths"):
+        stenosis_pct(mld, rvd)
+
+
+def test_the_reference_bridges_the_narrowing() -> None:
+    along = np.arange(0.0, 100.0, 0.5)
+    healthy = 12 - 0.03 * along
+    narrowed = healthy * (1 - 0.6 * np.exp(-(((along - 50) / 8) ** 2)))
+    assert np.abs(reference_px(along, narrowed) - healthy).max() < 0.5
+
+
+@pytest.mark.parametrize("depth", [0.3, 0.5, 0.7])
+def test_a_drawn_narrowing_is_measured_from_its_mask(depth: float) -> None:
+    lesion = measure(
+        None, _narrowed(depth), PixelSpacing(row_mm=0.25, col_mm=0.25, source="isocentre")
+    )
+    assert lesion.stenosis_pct == pytest.approx(100 * depth, abs=6)
+    assert lesion.mld_xy[0] == pytest.approx(99.5, abs=3)
+    assert lesion.start_xy[0] != lesion.end_xy[0]
+    assert lesion.mld_mm == pytest.approx(lesion.mld_px * 0.25)
+    assert lesion.mld_text.endswith("mm (isocentre)")
+
+
+def test_without_spacing_there_are_no_millimetres() -> None:
+    lesion = measure(None, _narrowed(0.5))
+    assert (lesion.mld_mm, lesion.rvd_mm, lesion.length_mm) == (None, None, None)
+    assert lesion.mld_text.endswith(" px")
+
+
+@pytest.mark.parametrize(
+    "bitmap",
+    [
+        pytest.param(bar(30, 40), id="hardly longer than wide"),
+        pytest.param(np.zeros((50, 50), dtype=bool), id="empty"),
+        pytest.param(_narrowed(0.6)[:, 88:], id="no healthy vessel on one side"),
+    ],
+)
+def test_vessels_that_cannot_be_measured_are_refused(bitmap: np.ndarray) -> None:
+    with pytest.raises(QcaError):
+        measure(None, bitmap)
+
+
+def test_a_mask_beside_the_vessel_is_refused() -> None:
+    rng = np.random.default_rng(1)
+    noise = rng.poisson(2000, (200, 200)).astype(np.uint16)
+    for empty in (noise, np.full((200, 200), 2000, dtype=np.uint16)):
+        with pytest.raises(QcaError, match="no dark vessel"):
+            measure(empty, bar(8, 120))
+
+
+def test_phantom_lesions_are_measured_in_the_picture() -> None:
+    errors: dict[str, list[tuple[float, float]]] = {"stored": [], "rendered": []}
+    lesions = refused = 0
+    for seed in range(3):
+        rng = np.random.default_rng([seed, 77])
+        for view in draw_patient(rng):
+            cine = render_cine(rng, view.scene)
+            for lesion, seen in zip(view.scene.tree.lesions, view.outlines, strict=True):
+                at = int(np.argmin(np.abs(seen.along_mm - lesion.mld_at_mm)))
+                px_per_mm = float(seen.px_per_mm[at])
+                if lesion.mld_mm * px_per_mm < 2:
+                    continue
+                lesions += 1
+                stored = cine[seen.frame]
+                for name, pixels in (("stored", stored), ("rendered", render(stored))):
+                    try:
+                        found = measure(pixels, seen.bitmap)
+                    except QcaError:
+                        refused += 1
+                        continue
+                    errors[name].append(
+                        (
+                            found.mld_px / px_per_mm - lesion.mld_mm,
+                            found.stenosis_pct - lesion.stenosis_pct,
+                        )
+                    )
+    assert lesions >= 9
+    assert refused <= lesions // 2
+    for name in ("stored", "rendered"):
+        mld_mm, points = np.array(errors[name]).T
+        assert abs(mld_mm.mean()) < 0.15
+        assert mld_mm.std() < 0.30
+        assert np.abs(points).mean() < 9
+
+
+def test_a_profile_is_as_long_as_its_vessel() -> None:
+    found = profile(None, _narrowed(0.5))
+    assert len(found.along_px) == len(found.diameter_px) == len(found.reference_px)
+    assert found.along_px[-1] == pytest.approx(160 - 12, abs=8)
+    assert find_lesion(found).rvd_px == pytest.approx(12, abs=1)
