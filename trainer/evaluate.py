@@ -73,17 +73,41 @@ def scores_of(work: Work, model_id: str, tell: Tell) -> ModelScores:
         return read_document(path, ModelScores)
     started = time.monotonic()
     teacher = load_teacher_of(work, model_id)
-    frozen = [work.catalogue.get(line.at.case_id) for line in (*manifest.val, *manifest.test)]
+    val = [work.catalogue.get(line.at.case_id) for line in manifest.val]
+    test = [work.catalogue.get(line.at.case_id) for line in manifest.test]
+    total = len(val) + len(test)
+    ridges = _ridge_filter(path, cases)
 
-    def count(done: int, total: int) -> None:
+    def tell_val(done: int, _: int) -> None:
         tell(f"{model_id}: {done} of {total} cases", done / total)
 
-    found = evaluate_cases(teacher, work.catalogue, frozen, manifest.labels, progress=count)
+    def tell_test(done: int, _: int) -> None:
+        tell_val(len(val) + done, total)
+
+    # The gate looks at the box IoU alone, so validation cases need nothing else.
+    decides = evaluate_cases(
+        teacher,
+        work.catalogue,
+        val,
+        manifest.labels,
+        concepts=False,
+        baseline=False,
+        progress=tell_val,
+    )
+    reported = evaluate_cases(
+        teacher,
+        work.catalogue,
+        test,
+        manifest.labels,
+        baseline=not ridges,
+        progress=tell_test,
+    )
+    rows = [case.with_(**ridges.get(case.case_id, {})) for case in reported.cases]
     scores = ModelScores(
         model_id=model_id,
         cases_sha256=cases,
-        val=SplitScores(cases=found.cases[: len(manifest.val)]),
-        test=SplitScores(cases=found.cases[len(manifest.val) :]),
+        val=SplitScores(cases=decides.cases),
+        test=SplitScores(cases=tuple(rows)),
         seconds=time.monotonic() - started,
     )
     write_document(path, scores)
@@ -93,6 +117,19 @@ def scores_of(work: Work, model_id: str, tell: Tell) -> ModelScores:
 def cache_path(work: Work, model_id: str, cases_sha256: str) -> Path:
     """Where a model's scores on some cases lie."""
     return work.folder.home.root / "evaluations" / f"{model_id}-{cases_sha256[:12]}.json"
+
+
+def _ridge_filter(path: Path, cases_sha256: str) -> dict[str, dict[str, float | None]]:
+    """The Frangi filter's figures by case, from any model's scores on the same cases."""
+    for other in sorted(path.parent.glob(f"*-{cases_sha256[:12]}.json")):
+        return {
+            case.case_id: {
+                "frangi_dice": case.frangi_dice,
+                "tree_frangi_dice": case.tree_frangi_dice,
+            }
+            for case in read_document(other, ModelScores).test.cases
+        }
+    return {}
 
 
 def _identity(manifest: Manifest, catalogue: Catalogue) -> str:
