@@ -9,9 +9,7 @@ import yaml
 from casebook.catalogue import Catalogue
 from demo.processor import Worker
 from tests.contract.test_handler_functions import ROOT, ask
-from tests.unit.export.conftest import Workshop, workshop
-
-__all__ = ["workshop"]
+from tests.unit.export.conftest import Workshop
 
 
 def test_a_released_student_answers_and_names_itself(
