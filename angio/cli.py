@@ -143,6 +143,7 @@ def import_csv_(
     r"""Import the lab's CSV with its cines and contours.
 
     \b
+    Example:
     casebook import csv study/cases.csv
     casebook import csv cases.csv --path-map 'E:\study=data' --dry-run --json
     """
@@ -200,6 +201,7 @@ def import_arcade_(
     r"""Import ARCADE, the public set of annotated angiograms.
 
     \b
+    Example:
     casebook import arcade arcade/ --bootstrap 50 --val 25 --split-map val=test
     """
     with _bar("pictures") as progress:
@@ -231,6 +233,7 @@ def import_dicom_(
     r"""Import a folder of DICOM angiograms that nobody has annotated yet.
 
     \b
+    Example:
     casebook import dicom export/ --dry-run
     """
     with _bar("files") as progress:
@@ -252,6 +255,7 @@ def list_(home: Path | None, split: str | None, annotated: bool, as_json: bool) 
     r"""List the cases of the workspace.
 
     \b
+    Example:
     casebook list --split val --json
     """
     cases = _catalogue(home).cases(
@@ -290,6 +294,7 @@ def show(case_id: str, home: Path | None, as_json: bool) -> None:
     r"""Show one case with the annotations that came with it.
 
     \b
+    Example:
     casebook show c0a1b2c3d4e5f6
     """
     catalogue = _catalogue(home)
@@ -331,6 +336,7 @@ def phantoms(directory: Path, seed: int, patients: int, unseen: int, as_json: bo
     r"""Write a phantom study in the lab's own format, with its truth in a folder apart.
 
     \b
+    Example:
     casebook phantoms phantoms/ --seed 1 --patients 44
     """
     with _bar("patients") as progress:

@@ -42,7 +42,7 @@ _BY_PYDICOM = frozenset(
 )
 DAMAGE = (
     ValueError, KeyError, AttributeError, TypeError, IndexError, EOFError, OSError, RuntimeError,
-    NotImplementedError, OverflowError, struct.error, zlib.error,
+    OverflowError, struct.error, zlib.error,
 )  # fmt: skip
 """What pydicom and the codecs raise on damaged files; they declare no errors of their own."""
 
