@@ -142,7 +142,7 @@ class Rise(nn.Module):
 def prompt_maps(
     points_xy: Float[Tensor, "b n 2"],
     point_labels: Int[Tensor, "b n"],
-    cells: int | torch.SymInt,
+    square: Float[Tensor, "b 1 s s"],
     sigma_px: float,
 ) -> Float[Tensor, "b 3 c c"]:
     """The box filled, clicks inside and clicks outside, as maps 0 to 1; a cell is 2×2 px.
@@ -150,10 +150,13 @@ def prompt_maps(
     Args:
         points_xy: in px of the square.
         point_labels: 1 inside, 0 outside, 2 and 3 the box's two corners, −1 nothing.
-        cells: along a side of the map; half the square.
+        square: anything of the square's size; the maps are half as large.
         sigma_px: a click's standard deviation, in px of the square.
     """
-    centres = torch.arange(cells, device=points_xy.device, dtype=torch.float32) * 2.0 + 0.5
+    centres = (
+        torch.arange(square.shape[-1] // 2, device=points_xy.device, dtype=torch.float32) * 2.0
+        + 0.5
+    )
     reach = 2 * sigma_px * sigma_px
     bumps_x = torch.exp(-((centres - points_xy[..., 0, None]) ** 2) / reach)
     bumps_y = torch.exp(-((centres - points_xy[..., 1, None]) ** 2) / reach)
@@ -207,8 +210,7 @@ class Decoder(nn.Module):
             point_labels: see `prompt_maps`.
             previous: logits of the previous answer, all zero when there is none.
         """
-        cells = previous.shape[-1] // 2
-        maps = prompt_maps(points_xy, point_labels, cells, self.sigma_px)
+        maps = prompt_maps(points_xy, point_labels, previous, self.sigma_px)
         before = F.pixel_unshuffle(previous.clamp(-8.0, 8.0) / 8.0, 2)
         x = F.relu(self.drawn(torch.cat([maps, before], dim=1)))
         prompted = [features[0] + x]

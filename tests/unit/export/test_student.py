@@ -12,7 +12,8 @@ from tests.unit.export.workshop import SMALL
 
 def test_a_box_is_drawn_where_its_corners_are_and_a_click_where_it_is() -> None:
     points = torch.tensor([[[10.0, 20.0], [29.0, 39.0], [41.0, 5.0]]])
-    maps = prompt_maps(points, torch.tensor([[2, 3, 0]]), 32, 3.0)[0]
+    square = torch.zeros(1, 1, 64, 64)
+    maps = prompt_maps(points, torch.tensor([[2, 3, 0]]), square, 3.0)[0]
     assert float(maps[0].sum() * 4) == pytest.approx(20 * 20)
     assert float(maps[0, 15, 10]) == 1.0
     assert float(maps[1].sum()) == 0.0
