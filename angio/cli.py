@@ -125,7 +125,7 @@ def _tell(report: ImportReport, as_json: bool) -> None:
     "path_maps",
     multiple=True,
     metavar="FROM=TO",
-    help="Put TO in place of a path's beginning, for instance 'E:\\study=data'.",
+    help="Put TO in place of a path's beginning, for instance E:/study=data.",
 )
 @_neighbours
 @_dry
@@ -140,12 +140,11 @@ def import_csv_(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    r"""Import the lab's CSV with its cines and contours.
+    """Import the lab's CSV with its cines and contours.
 
-    \b
-    Example:
-    casebook import csv study/cases.csv
-    casebook import csv cases.csv --path-map 'E:\study=data' --dry-run --json
+    Example: casebook import csv study/cases.csv
+
+    Example: casebook import csv cases.csv --path-map E:/study=data --dry-run --json
     """
     options = CsvOptions(
         angle_sign=angles, path_map=tuple(_pair(text, "--path-map") for text in path_maps)
@@ -198,11 +197,9 @@ def import_arcade_(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    r"""Import ARCADE, the public set of annotated angiograms.
+    """Import ARCADE, the public set of annotated angiograms.
 
-    \b
-    Example:
-    casebook import arcade arcade/ --bootstrap 50 --val 25 --split-map val=test
+    Example: casebook import arcade arcade/ --bootstrap 50 --val 25 --split-map val=test
     """
     with _bar("pictures") as progress:
         report = import_arcade(
@@ -230,11 +227,9 @@ def import_dicom_(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    r"""Import a folder of DICOM angiograms that nobody has annotated yet.
+    """Import a folder of DICOM angiograms that nobody has annotated yet.
 
-    \b
-    Example:
-    casebook import dicom export/ --dry-run
+    Example: casebook import dicom export/ --dry-run
     """
     with _bar("files") as progress:
         report = import_dicom(
@@ -252,11 +247,9 @@ def import_dicom_(
 @click.option("--annotated", is_flag=True, help="Only cases with expert annotations.")
 @_json
 def list_(home: Path | None, split: str | None, annotated: bool, as_json: bool) -> None:
-    r"""List the cases of the workspace.
+    """List the cases of the workspace.
 
-    \b
-    Example:
-    casebook list --split val --json
+    Example: casebook list --split val --json
     """
     cases = _catalogue(home).cases(
         split=Split(split) if split else None, annotated=True if annotated else None
@@ -291,11 +284,9 @@ def _catalogue(home: Path | None) -> Catalogue:
 @_home
 @_json
 def show(case_id: str, home: Path | None, as_json: bool) -> None:
-    r"""Show one case with the annotations that came with it.
+    """Show one case with the annotations that came with it.
 
-    \b
-    Example:
-    casebook show c0a1b2c3d4e5f6
+    Example: casebook show c0a1b2c3d4e5f6
     """
     catalogue = _catalogue(home)
     case = catalogue.get(case_id)
@@ -333,11 +324,9 @@ def show(case_id: str, home: Path | None, as_json: bool) -> None:
 )  # fmt: skip
 @_json
 def phantoms(directory: Path, seed: int, patients: int, unseen: int, as_json: bool) -> None:
-    r"""Write a phantom study in the lab's own format, with its truth in a folder apart.
+    """Write a phantom study in the lab's own format, with its truth in a folder apart.
 
-    \b
-    Example:
-    casebook phantoms phantoms/ --seed 1 --patients 44
+    Example: casebook phantoms phantoms/ --seed 1 --patients 44
     """
     with _bar("patients") as progress:
         study = write_study(directory, seed, patients, unseen, progress)

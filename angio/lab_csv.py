@@ -135,18 +135,22 @@ def _plain(text: str) -> float | str:
         return text
 
 
+def _slashes(text: str) -> str:
+    return text.replace("\\", "/").casefold()
+
+
 def _path(text: str | None, root: Path, options: CsvOptions) -> Path | None:
     if text is None:
         return None
     for start, instead in options.path_map:
-        if text.casefold().startswith(start.casefold()):
+        if _slashes(text).startswith(_slashes(start)):
             rest = text[len(start) :].replace("\\", "/").lstrip("/")
             return root / instead / rest
     windows = PureWindowsPath(text)
     if windows.drive:
         raise DataError(
             f"a path on drive {windows.drive} is not here; remap it with --path-map "
-            f"'{windows.drive}\\=FOLDER'"
+            f"{windows.drive}/=FOLDER"
         )
     return root / PurePosixPath(text.replace("\\", "/"))
 
