@@ -171,7 +171,8 @@ def _collect(
     sheets = _Sheets([], [], [], [])
     wholes: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
     for number, page in enumerate(pages):
-        progress(number / len(pages))
+        if number % max(1, len(pages) // 20) == 0:
+            progress(number / len(pages))
         frame: Frame = catalogue.frame(page.ref)
         embedding = teacher.embed(frame)
         for one in page.prompted:

@@ -6,6 +6,7 @@ the real one where its weights are (`ANGIOLOOP_SAM3`), and the ONNX student.
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,14 @@ import torch
 
 from casebook.errors import PromptError
 from casebook.protocols import Frame, Prompt, Segmenter
+from export.onnx import export_student
+from export.release import as_segmenter
+from export.runtime import load_graphs
+from export.student import Student
 from segmenter.sam3 import Sam3Config, build
 from segmenter.teacher import load_teacher
 from segmenter.weights import save_base
+from tests.unit.export.workshop import LABELS, SMALL, unchecked
 
 SHIPPED = Path(__file__).resolve().parents[2] / "conf" / "tiny-base"
 Factory = Callable[[Path], Segmenter]
@@ -41,10 +47,19 @@ def _real(folder: Path) -> Segmenter:
     return load_teacher(folder, None, base=Path(base))
 
 
+def _student(folder: Path) -> Segmenter:
+    torch.manual_seed(0)
+    with unchecked():
+        export_student(Student(SMALL), folder)
+    in_torch = as_segmenter(Student(SMALL), "student", LABELS)
+    return replace(in_torch, graphs=load_graphs(folder, 1))
+
+
 FACTORIES: dict[str, Factory] = {
     "tiny, random weights": _random_tiny,
     "tiny, as shipped": _shipped_tiny,
     "real": _real,
+    "ONNX student, random weights": _student,
 }
 
 

@@ -1,11 +1,8 @@
 """One distilled, exported bundle of a very small student, made once."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import jaxtyping
 import pytest
 import torch
 
@@ -16,7 +13,7 @@ from export.distil import release, teach, version_of
 from export.release import Teaching
 from export.settings import DistilConfig
 from export.syllabus import read_syllabus
-from tests.unit.export.workshop import Rememberer, make_home, small_config
+from tests.unit.export.workshop import Rememberer, make_home, small_config, unchecked
 
 
 @dataclass(frozen=True)
@@ -31,16 +28,6 @@ class Workshop:
     @property
     def folder(self) -> Path:
         return self.home.models / "released" / self.bundle.version
-
-
-@contextmanager
-def unchecked() -> Iterator[None]:
-    """Shape checks off: tracing calls every layer many times over."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    try:
-        yield
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,9 +1,12 @@
 """A small workspace of generated pictures, and a teacher that remembers its truths."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 
 from angio.dicom.write import XaHeader, write_xa
@@ -31,6 +34,16 @@ LABELS = LabelSet(
 )
 SMALL = StudentConfig(side_px=64, whole_px=64, widths=(8, 8, 16, 16), blocks=(1, 1, 1, 1))
 SIDE_PX = 160
+
+
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Shape checks off: tracing calls every layer many times over."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @dataclass(frozen=True)
