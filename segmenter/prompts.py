@@ -28,9 +28,9 @@ class WindowConfig(BaseModel):
 
     whole_image: bool = False
     """Always the whole image: one embedding serves every prompt."""
-    expand: float = Field(1.6, ge=1)
+    expand: float = Field(1.35, ge=1)
     """Side of the window over the longer side of the box."""
-    smallest: float = Field(0.19, gt=0, le=1)
+    smallest: float = Field(0.16, gt=0, le=1)
     """Smallest window, as a share of the image's longer side."""
     click: float = Field(0.28, gt=0, le=1)
     """Window around a first click, as a share of the image's longer side."""

@@ -31,6 +31,8 @@ from segmenter.teacher import default_windows
 from segmenter.weights import base_sha256, load_base
 
 _NAME = "candidate"
+ROUND_MIX = PromptMix(box=0.7, box_and_click=0.15, click=0.15, jitter_fraction=0.04, jitter_px=1.5)
+"""Prompts of a round: readers' boxes fit closely, closer than the pre-training's."""
 _CONTEXT = 1.5
 """The cached crop reaches this much further than the window, for rotation and shift."""
 
@@ -364,7 +366,7 @@ def train_adapter(
         sizes.queries,
     )
     criterion = detection_loss(sizes.queries)
-    prompts = mix or PromptMix()
+    prompts = mix or ROUND_MIX
 
     def loss(batch: _Batch, generator: torch.Generator) -> dict[str, Tensor]:
         pixels = batch.pixels.to(model.device)

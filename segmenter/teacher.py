@@ -102,6 +102,7 @@ class Teacher:
             if folder is not None and name is not None:
                 try:
                     adapters.load_adapter(self._model, folder, name, base_sha256=self._base_hash)
+                    self._model.eval()  # a fresh adapter's dropout is on
                 finally:
                     if name not in getattr(self._model, "peft_config", {}):
                         adapters.activate(self._model, before)
