@@ -12,6 +12,7 @@ from casebook.cases import Split
 from casebook.catalogue import Catalogue
 from casebook.embedded import ensure_worker
 from casebook.errors import StateError, UnreachableError
+from casebook.home import Home
 from casebook.rounds import RoundFolder
 from trainer.app import configured_app
 from trainer.requests import Request, ask, pending
@@ -28,6 +29,10 @@ STEP_FILES = {
 """What each step writes."""
 TRAINING = ("train", "evaluate", "decide", "promote", "report")
 """What `make train` runs, after the selection in round 1."""
+
+
+_ANSWER_S = 10.0
+"""How long a worker of one's own broker may take to say that it is there."""
 
 
 def steps_of(number: int) -> tuple[str, ...]:
@@ -75,8 +80,6 @@ def queue_steps(
     if folder.home.embedded and request is not None and _covers(request, steps, conf, overrides):
         ensure_worker(folder.home)  # one that lives is at it; a new one resumes it
         return
-    ensure_worker(folder.home)  # before asking: a worker that starts resumes what was asked
-    ask(folder, steps, conf, overrides)
     app = configured_app(folder.home)
     kwargs = {
         "round": folder.number,
@@ -86,13 +89,26 @@ def queue_steps(
     }
     links = [app.signature(f"angioloop.{step}", kwargs=kwargs, immutable=True) for step in steps]
     try:
+        if folder.home.embedded:
+            ensure_worker(folder.home)  # before asking: a worker that starts resumes what it finds
+        elif not app.control.ping(timeout=_ANSWER_S, limit=1):
+            raise UnreachableError(
+                f"no worker answers on {_address(folder.home)} within {_ANSWER_S:.0f} s; start one "
+                "with `python -m trainer.worker`"
+            )
+        ask(folder, steps, conf, overrides)
         chain(*links, app=app).apply_async(retry=False)
     except (OperationalError, OSError) as problem:
-        scheme, _, rest = folder.home.broker_url.partition("://")
         raise UnreachableError(
-            f"the queue at {scheme}://{rest.rpartition('@')[2]} does not answer ({problem}); start "
-            "it, or unset ANGIOLOOP_BROKER to use the embedded one"
+            f"the queue at {_address(folder.home)} does not answer ({problem}); start it, or unset "
+            "ANGIOLOOP_BROKER to use the embedded one"
         ) from None
+
+
+def _address(home: Home) -> str:
+    """The broker's address without its password."""
+    scheme, _, rest = home.broker_url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
 
 
 def _covers(

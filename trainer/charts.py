@@ -174,7 +174,8 @@ def gain_chart(reports: Sequence[RoundReport]) -> str:
 
 def groups_chart(report: RoundReport) -> str:
     """IoU with box by vessel and label: candidate beside incumbent."""
-    groups = [*report.vessels, *report.labels]
+    vessels = [group.with_(name=f"{group.name}, all") for group in report.vessels]
+    groups = [*vessels, *report.labels]
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(height=0.9 + 0.42 * len(groups))
         for place, group in enumerate(reversed(groups)):

@@ -132,6 +132,19 @@ def test_a_killed_worker_is_replaced_and_ends_at_the_same_weights(
     assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
+def test_ctrl_c_stops_the_following_and_not_the_work(place: tuple[Home, Path]) -> None:
+    home, conf = place
+    folder = RoundFolder(home, 1)
+    follower = command("train", "--round", "1", *options(home, conf))
+    until(lambda: any(event.step == "train" for event in folder.events()), "training")
+    follower.send_signal(signal.SIGINT)
+    said, _ = follower.communicate(timeout=LIMIT_S)
+    assert follower.returncode == 130, said
+    assert "trainer follow --round 1" in said
+    until(lambda: pending(folder) is None, "the end of the round")
+    assert folder.has("report.json")
+
+
 def test_a_worker_that_starts_does_what_an_earlier_one_left_and_leaves_when_idle(
     place: tuple[Home, Path],
 ) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from casebook.annotations import Origin, read_annotations, write_annotations
-from casebook.documents import read_document, sha256_of_file
+from casebook.corrections import Corrections, Effort, JobEffort, MaskChange
+from casebook.documents import read_document, sha256_of_file, write_document
 from casebook.errors import BusyError, DataError, ModelError, StateError
 from casebook.home import Home, locked
 from casebook.rounds import RoundFolder
@@ -17,6 +18,7 @@ from trainer.requests import failure, pending
 from trainer.results import Candidate, Decision
 from trainer.rounds_config import OriginWeights
 from trainer.samples import training_set
+from trainer.scores import RoundEvaluation
 from trainer.summary import RoundReport
 from trainer.tasks import STEPS, run_step
 from trainer.work import Work
@@ -32,9 +34,26 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> tuple[Home, Path]:
     for step in ("select", "propose"):
         run_step(step, work(home, conf, 2))
     pull_truth(home, 2)
+    pull_figures(home, 2)
     for step in (*steps_of(2), "control"):
         run_step(step, work(home, conf, 2))
     return home, conf
+
+
+def pull_figures(home: Home, number: int) -> None:
+    """What a pull writes about the experts' work."""
+    folder = RoundFolder(home, number)
+    first, second = (case.at for case in folder.manifest().cases)
+    changes = (MaskChange(at=first, label="tube", outcome="refined", iou=0.5, changed_px=9),)
+    write_document(
+        folder.file("corrections.json"),
+        Corrections(round=number, changes=changes, rejected=(second,)),
+    )
+    jobs = (JobEffort(job_id=1, cases=2, seconds=240.0),)
+    write_document(
+        folder.file("effort.json"),
+        Effort(round=number, jobs=jobs, source="job dates", is_simulated=True),
+    )
 
 
 def work(home: Home, conf: Path, number: int, *overrides: str) -> Work:
@@ -87,13 +106,18 @@ def test_proposals_name_their_model_score_and_prompt(place: tuple[Home, Path]) -
 
 def test_the_reports_are_self_contained(place: tuple[Home, Path]) -> None:
     home, _ = place
-    read_document(RoundFolder(home, 2).file("report.json"), RoundReport)
+    report = read_document(RoundFolder(home, 2).file("report.json"), RoundReport)
+    assert report.corrections is not None
+    assert (report.corrections.refined, report.corrections.rejected_frames) == (1, 1)
+    assert report.effort is not None
+    assert report.effort.hours_saved == pytest.approx((2 * 300 - 240) / 3600)
     overview = read_document(home.root / "rounds" / "report.json", Overview)
     assert [report.round for report in overview.rounds] == [1, 2]
     assert overview.control is not None
     for path in (RoundFolder(home, 2).file("report.html"), home.root / "rounds" / "report.html"):
         page = path.read_text()
         assert "<svg" in page
+        assert "simulated" in page
         assert "<script" not in page
         assert 'src="http' not in page
         assert "<link" not in page
@@ -224,6 +248,25 @@ def test_only_one_worker_works_on_a_round(tmp_path: Path) -> None:
     ):
         run_step("select", work(home, conf, 1))
     assert not folder.has("manifest.json")
+
+
+def test_the_uncertain_cases_come_first_when_asked_for(place: tuple[Home, Path]) -> None:
+    home, conf = place
+    overrides = ("select.strategy=uncertainty", "select.control_fraction=0.5")
+    run_step("select", work(home, conf, 3, *overrides))
+    strategy, control = RoundFolder(home, 3).manifest().cases
+    assert (strategy.arm, control.arm) == ("strategy", "control")
+    assert strategy.score is not None
+    assert 0 <= strategy.score <= 1
+
+
+def test_the_ridge_filter_runs_once_for_a_set_of_cases(place: tuple[Home, Path]) -> None:
+    home, _ = place
+    found = read_document(RoundFolder(home, 2).file("evaluation.json"), RoundEvaluation)
+    ours, theirs = found.candidate.test, found.incumbent.test
+    assert len(ours.values("frangi_dice")) == 3
+    assert ours.values("frangi_dice") == theirs.values("frangi_dice")
+    assert found.candidate.val.values("frangi_dice") == []
 
 
 def test_all_steps_have_a_task() -> None:

@@ -1,0 +1,78 @@
+"""The same round over Redis, when a redis-server is installed."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from casebook.home import Home
+from casebook.rounds import RoundFolder
+from tests.unit.trainer.workspace import make_conf, make_workspace
+
+LIMIT_S = 90.0
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[str]:
+    server = shutil.which("redis-server")
+    if server is None:
+        pytest.skip("redis-server is not installed")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    options = ["--port", str(port), "--save", "", "--bind", "127.0.0.1", "--dir", str(tmp_path)]
+    process = subprocess.Popen([server, *options], stdout=subprocess.DEVNULL)
+    yield f"redis://127.0.0.1:{port}/0"
+    process.terminate()
+    process.wait(timeout=10)
+
+
+def run(arguments: list[str], env: dict[str, str]) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "trainer.cli", *arguments],
+        env=env,
+        timeout=LIMIT_S,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_a_round_runs_over_redis_and_says_when_no_worker_is_there(
+    broker: str, tmp_path: Path
+) -> None:
+    home, conf = make_workspace(tmp_path), make_conf(tmp_path)
+    env = {**os.environ, "ANGIOLOOP_BROKER": broker, "OMP_NUM_THREADS": "1"}
+    train = ["train", "--round", "1", "--home", str(home.root), "--conf", str(conf)]
+    alone = run(train, env)
+    assert alone.returncode == 10, alone.stderr
+    assert "no worker answers" in alone.stderr
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "trainer.worker", "--home", str(home.root)],
+        env=env,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(4):  # a worker takes some seconds to load torch
+            done = run(train, env)
+            if done.returncode != alone.returncode:
+                break
+        assert done.returncode == 0, done.stderr
+    finally:
+        worker.kill()
+        worker.wait(timeout=10)
+    assert RoundFolder(Home(home.root), 1).has("report.html")
+
+
+def test_an_unreachable_broker_is_named_without_its_password(tmp_path: Path) -> None:
+    home, conf = make_workspace(tmp_path), make_conf(tmp_path)
+    env = {**os.environ, "ANGIOLOOP_BROKER": "redis://user:hush@127.0.0.1:9/0"}
+    done = run(["train", "--round", "1", "--home", str(home.root), "--conf", str(conf)], env)
+    assert done.returncode == 10, done.stderr
+    assert "does not answer" in done.stderr
+    assert "hush" not in done.stderr
