@@ -14,7 +14,7 @@ from casebook.home import Home
 from casebook.rounds import RoundFolder
 from tests.unit.trainer.workspace import make_conf, make_workspace
 
-LIMIT_S = 90.0
+LIMIT_S = 240.0
 
 
 @pytest.fixture

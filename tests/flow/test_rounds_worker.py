@@ -23,7 +23,7 @@ from trainer.cli import main
 from trainer.requests import ask, failure, pending
 from trainer.results import Candidate
 
-LIMIT_S = 90.0
+LIMIT_S = 240.0
 ENV = {"OMP_NUM_THREADS": "1"}
 
 
