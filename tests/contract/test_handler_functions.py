@@ -20,6 +20,7 @@ from casebook.home import Home
 from casebook.registry import ModelCard, Registry
 from demo.processor import Answer, Worker, event_of
 from segmenter import adapter
+from segmenter.fit import LoraConfig
 from segmenter.sam3 import Sam3Config, build
 from segmenter.weights import base_sha256, load_base, save_base
 from serverless import auto_annotation
@@ -78,9 +79,11 @@ def home(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 
 
 def add_adapter(home: Home, base: Path, model_id: str) -> None:
-    lora = adapter.LoraConfig(rank=2, alpha=4)
+    lora = LoraConfig(rank=2, alpha=4)
     model = load_base(base)
     adapter.inject(model, lora, "fresh")
+    for parameter in adapter.trainable(model).values():
+        parameter.data += 0.3 * torch.randn_like(parameter)
     registry = Registry(home)
     folder = registry.folder(model_id)
     adapter.save_adapter(model, "fresh", lora, folder, base_sha256=base_sha256(base))
@@ -144,6 +147,8 @@ def test_a_promotion_is_served_and_a_damaged_one_refused(home: Home, base: Path)
         return dict(answer.headers)["X-Model-Id"]
 
     assert served() == "round-01"
+    prompt = {"obj_bbox": [[8, 36], [82, 56]], "pos_points": [[45, 46]]}
+    assert len({ask(worker, **prompt).body for _ in range(4)}) == 1
     whole = (home.models / "round-02" / adapter.WEIGHTS).read_bytes()
     (home.models / "round-02" / adapter.WEIGHTS).write_bytes(whole[:1000])
     (home.models / "promoted").write_text("round-02\n")
