@@ -128,6 +128,14 @@ def targets_of(queries: Sequence[ConceptQuery]) -> Any:
     )
 
 
+def _moved(target: Any, device: torch.device) -> Any:
+    """sam3's target record with every tensor on a device."""
+    for name, value in vars(target).items():
+        if isinstance(value, Tensor):
+            setattr(target, name, value.to(device))
+    return target
+
+
 def concept_loss(
     model: Sam3,
     criterion: Any,
@@ -136,10 +144,13 @@ def concept_loss(
 ) -> dict[str, Tensor]:
     """The loss of one step, by name; the model must be in training mode."""
     concepts = sorted({query.concept for query in queries})
-    text_index = torch.tensor([concepts.index(query.concept) for query in queries])
-    image_index: Int[Tensor, " q"] = torch.tensor([query.image_index for query in queries])
+    device = model.device
+    text_index = torch.tensor([concepts.index(query.concept) for query in queries], device=device)
+    image_index: Int[Tensor, " q"] = torch.tensor(
+        [query.image_index for query in queries], device=device
+    )
     vision = model.concept_features(model.trunk(pixels))
-    target = targets_of(queries)
+    target = _moved(targets_of(queries), device)
     out = model.ground(
         vision, model.text_features(concepts), image_index, text_index, target=target
     )

@@ -97,7 +97,7 @@ def correction_clicks(
     depth = _smoothed(wrong.float(), 9) * wrong
     points = centre_pixels(depth)
     x, y = points.long().unbind(dim=1)
-    is_missed = truth[torch.arange(len(truth)), y, x]
+    is_missed = truth[torch.arange(len(truth), device=truth.device), y, x]
     labels = torch.where(is_missed, INSIDE, OUTSIDE)
     labels = torch.where(wrong.flatten(1).any(dim=1), labels, PADDING)
     return points[:, None], labels[:, None]
@@ -129,16 +129,16 @@ def interactive_loss(
         centreline: Weight of the clDice term.
     """
     features = model.encode(pixels).rows(image_index)
-    points, labels = draw_prompts(truth, mix, generator)
+    # Drawn on the CPU: the same seed then gives the same prompts on every device.
+    points, labels = (drawn.to(truth.device) for drawn in draw_prompts(truth.cpu(), mix, generator))
     solid, side = truth.float(), truth.shape[-1]
-    share = torch.ones(len(truth)) if weights is None else weights
+    share = torch.ones(len(truth), device=truth.device) if weights is None else weights
     share = share / share.sum().clamp(min=1e-6)
     corrections = 0
     if mix.corrections and float(torch.rand(1, generator=generator)) < mix.correction_share:
         corrections = mix.corrections
     previous: Tensor | None = None
-    total = torch.zeros(())
-    overlap = torch.zeros(())
+    total = overlap = torch.zeros((), device=truth.device)
     for turn in range(corrections + 1):
         low, quality = model.decode(features, points, labels, previous)
         logits = upsampled(low, side)
