@@ -30,13 +30,19 @@ class Walk:
 
     def __init__(self, home: Path, conf: Path, patients: int, arcade: Path | None) -> None:
         self.home = Home(home.resolve())
-        self.conf = conf
+        self.conf = conf.resolve()
         self.arcade = arcade
         self.patients = patients
         self.study = self.home.root / "phantoms"
-        self.labels_path = conf.parent / "labels" / ("arcade.yaml" if arcade else "coronary.yaml")
+        self.labels_path = (
+            self.conf.parent / "labels" / ("arcade.yaml" if arcade else "coronary.yaml")
+        )
         self.labels = read_labels(self.labels_path)
-        self.env = {"ANGIOLOOP_HOME": str(self.home.root), "ANGIOLOOP_USER": "demo"}
+        self.env = {
+            "ANGIOLOOP_HOME": str(self.home.root),
+            "ANGIOLOOP_CONF": str(self.conf.parent),
+            "ANGIOLOOP_USER": "demo",
+        }
 
     @property
     def at_home(self) -> tuple[str, ...]:
