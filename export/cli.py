@@ -264,3 +264,7 @@ def time_bundle(
         if values:
             figures[name] = float(np.median(values))
     return figures
+
+
+if __name__ == "__main__":
+    main()
