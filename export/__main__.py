@@ -4,6 +4,7 @@ Training side: loads torch.
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def measure_again(home: Home, version: str, config: DistilConfig) -> Gates:
     catalogue = Catalogue(home)
     runtime = load_graphs(folder)
     asked = parity_prompts(catalogue, syllabus.val or syllabus.pages, config.parity_frames)
-    in_torch = as_segmenter(student, version, bundle.labels)
+    in_torch = replace(as_segmenter(student, version, bundle.labels), maps=bundle.maps)
     teacher_id = bundle.card.parents[0]
     teacher = load_teacher(home.models, teacher_id, base=config.teacher_base)
     return gates_of(

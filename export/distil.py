@@ -21,7 +21,7 @@ from casebook.registry import ModelCard, Registry
 from export.bundle import MANIFEST, Bundle, Gates, read_bundle
 from export.exercises import Exercises, lesson_of, map_labels, prepare
 from export.lessons import Lesson, lesson_loss
-from export.release import Teaching, write_bundle
+from export.release import Teaching, automatic_maps, calibrated, write_bundle
 from export.settings import DistilConfig
 from export.student import Student, StudentConfig
 from export.student_base import read_student
@@ -224,6 +224,7 @@ def teach(
         student,
         card,
         labels,
+        calibrated(student, exercises, automatic_maps(labels)),
         syllabus.pages,
         syllabus.val,
         teaching,

@@ -26,6 +26,10 @@ from export.filling import fullest_frame
 Box = tuple[float, float, float, float]
 MOST_VESSELS = 3
 """Lesion candidates followed up in one frame."""
+CANDIDATE_PX = 48.0
+"""A candidate's box is at least this long: it may show only the middle of its segment."""
+_ENDS = 0.3
+"""How far beyond the box healthy ends are looked for, as a share of its longer side."""
 
 
 class VesselResult(Document):
@@ -39,6 +43,8 @@ class VesselResult(Document):
     uncertainty: float = Field(ge=0, le=1)
     area_px: int = Field(ge=0)
     lesion: Lesion | None = None
+    ends_from_tree: bool = False
+    """Healthy ends were taken from the tree's mask, as the segment's own are too short."""
     problem: str | None = None
     """Why it could not be measured."""
 
@@ -124,7 +130,8 @@ def analyse(
     vessels: list[VesselResult] = []
     bitmaps: list[Bool[np.ndarray, "h w"]] = []
     for number, (source, box) in enumerate(asked, start=1):
-        vessel, bitmap = _vessel(segmenter, embedding, stored, number, source, box)
+        around = tree.bitmap if tree else None
+        vessel, bitmap = _vessel(segmenter, embedding, stored, around, number, source, box)
         vessels.append(vessel)
         bitmaps.append(bitmap)
     result = FrameResult(
@@ -164,14 +171,64 @@ def _candidates(segmenter: StudentSegmenter, embedding: Embedding) -> list[Box]:
             continue
         for found in segmenter.predict(embedding, Prompt(concept=one.label))[:MOST_VESSELS]:
             x1, y1, x2, y2 = masks.box_of(found.bitmap)
-            boxes.append((float(x1), float(y1), float(x2), float(y2)))
+            more = max(0.0, CANDIDATE_PX - max(x2 - x1, y2 - y1)) / 2
+            box = (x1 - more, y1 - more, x2 + more, y2 + more)
+            height, width = embedding.frame.hw
+            boxes.append(
+                (
+                    max(box[0], 0.0),
+                    max(box[1], 0.0),
+                    min(box[2], width - 1.0),
+                    min(box[3], height - 1.0),
+                )
+            )
     return boxes
+
+
+def _with_ends(
+    bitmap: Bool[np.ndarray, "h w"], tree: Bool[np.ndarray, "h w"], box_xyxy: Box
+) -> Bool[np.ndarray, "h w"]:
+    """The segment with what the tree adds to it in and closely around its box."""
+    x1, y1, x2, y2 = box_xyxy
+    more = _ENDS * max(x2 - x1, y2 - y1)
+    height, width = bitmap.shape
+    top, left = max(int(y1 - more), 0), max(int(x1 - more), 0)
+    bottom, right = min(int(y2 + more) + 1, height), min(int(x2 + more) + 1, width)
+    both = bitmap.copy()
+    both[top:bottom, left:right] |= tree[top:bottom, left:right]
+    rows, columns = np.nonzero(bitmap)
+    middle = len(rows) // 2
+    return keep_main(both, [(float(columns[middle]), float(rows[middle]))])
+
+
+def _measured(
+    stored: UInt16[np.ndarray, "h w"],
+    bitmap: Bool[np.ndarray, "h w"],
+    tree: Bool[np.ndarray, "h w"] | None,
+    box_xyxy: Box,
+    spacing: PixelSpacing | None,
+) -> tuple[Lesion, bool]:
+    """The lesion of a segment, and whether its ends came from the tree.
+
+    Raises:
+        QcaError: it cannot be measured either way; says why the segment alone could not.
+    """
+    try:
+        return measure(stored, bitmap, spacing), False
+    except QcaError as problem:
+        if tree is None or not bitmap.any():
+            raise
+        try:
+            return measure(stored, _with_ends(bitmap, tree, box_xyxy), spacing), True
+        except QcaError:
+            raise problem from None
 
 
 def _vessel(
     segmenter: StudentSegmenter,
     embedding: Embedding,
     stored: UInt16[np.ndarray, "h w"],
+    tree: Bool[np.ndarray, "h w"] | None,
     number: int,
     source: str,
     box_xyxy: Box,
@@ -182,9 +239,9 @@ def _vessel(
     except PromptError as problem:
         raise DataError(str(problem)) from None
     bitmap = keep_main(found.bitmap)
-    lesion, problem_text = None, None
+    lesion, from_tree, problem_text = None, False, None
     try:
-        lesion = measure(stored, bitmap, embedding.frame.spacing)
+        lesion, from_tree = _measured(stored, bitmap, tree, box_xyxy, embedding.frame.spacing)
     except QcaError as problem:
         problem_text = str(problem)
     vessel = VesselResult(
@@ -195,6 +252,7 @@ def _vessel(
         uncertainty=found.uncertainty,
         area_px=int(bitmap.sum()),
         lesion=lesion,
+        ends_from_tree=from_tree,
         problem=problem_text,
     )
     return vessel, bitmap

@@ -1,19 +1,22 @@
 """From a taught student to a bundle: ONNX graphs, gates, card, manifest. Training side only."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+import torch
 from safetensors.torch import save
 
 from casebook.catalogue import Catalogue
 from casebook.documents import sha256_of_file, write_document
 from casebook.labels import LabelSet
+from casebook.metrics import dice
 from casebook.protocols import Frame, Prompt, Segmenter
 from casebook.registry import ModelCard, Registry
 from export import windows
 from export.answers import StudentSegmenter
 from export.bundle import MANIFEST, AutomaticMap, Bundle, Gates, WindowRule
-from export.exercises import map_labels
+from export.exercises import Exercises, map_labels
 from export.onnx import OPSET, export_student
 from export.parity import BoxScores, Parity, TorchGraphs, box_scores, compare
 from export.runtime import load_graphs
@@ -21,6 +24,10 @@ from export.settings import StudentGate
 from export.student import Student
 from export.student_base import FILE
 from export.syllabus import Page
+
+_CALIBRATION_FRAMES = 24
+_CUTS = np.linspace(-3.0, 2.0, 21)
+"""Logits a map may be cut at."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,36 @@ def automatic_maps(labels: LabelSet) -> tuple[AutomaticMap, ...]:
         AutomaticMap(label=label, role="tree" if role == "tree" else "lesion")
         for label, role in map_labels(labels)
     )
+
+
+def calibrated(
+    student: Student, exercises: Exercises, maps: tuple[AutomaticMap, ...]
+) -> tuple[AutomaticMap, ...]:
+    """The automatic maps, each cut where it overlaps best with what was taught.
+
+    Only training frames are used; a map nobody drew keeps the logit 0.
+    """
+    side = student.config.whole_px
+    logits, truth, known = [], [], []
+    step = max(1, len(exercises.whole) // _CALIBRATION_FRAMES)
+    with torch.inference_mode():
+        for index in range(0, len(exercises.whole), step):
+            square = torch.from_numpy(exercises.whole[index]).float().view(1, 1, side, side)
+            logits.append(student.automatic(student.encoder(square))[0].numpy())
+            truth.append(exercises.whole_truth[index] > 127)
+            known.append(exercises.whole_weights[index, :, 0] > 0)
+    found = []
+    for number, one in enumerate(maps):
+        shown = [at for at in range(len(logits)) if known[at][number]]
+        if not shown:
+            found.append(one)
+            continue
+        scores = [
+            np.mean([dice(logits[at][number] > cut, truth[at][number]) for at in shown])
+            for cut in _CUTS
+        ]
+        found.append(one.with_(threshold=float(_CUTS[int(np.argmax(scores))])))
+    return tuple(found)
 
 
 def as_segmenter(student: Student, model_id: str, labels: LabelSet) -> StudentSegmenter:
@@ -114,6 +151,7 @@ def write_bundle(
     student: Student,
     card: ModelCard,
     labels: LabelSet,
+    maps: tuple[AutomaticMap, ...],
     pages: tuple[Page, ...],
     val: tuple[Page, ...],
     teaching: Teaching,
@@ -127,6 +165,7 @@ def write_bundle(
         student: taught.
         card: who it is; figures are added.
         labels: what may be annotated.
+        maps: the automatic head's maps with their thresholds.
         pages: frames the runtimes are compared on where there is no frozen one.
         val: frozen frames the student is compared with its teacher on.
         teaching: the teacher.
@@ -137,12 +176,12 @@ def write_bundle(
     folder: Path = home.models / "released" / card.model_id
     folder.mkdir(parents=True, exist_ok=True)
     graphs = export_student(student, folder)
-    in_torch = as_segmenter(student, card.model_id, labels)
+    in_torch = replace(as_segmenter(student, card.model_id, labels), maps=maps)
     runtime = load_graphs(folder)
     catalogue = Catalogue(home)
     parity = compare(in_torch, runtime, parity_prompts(catalogue, val or pages, parity_frames))
     shipped = StudentSegmenter(
-        card.model_id, runtime, in_torch.side_px, in_torch.whole_px, labels, in_torch.maps
+        card.model_id, runtime, in_torch.side_px, in_torch.whole_px, labels, maps
     )
     gates = gates_of(
         parity,
@@ -169,7 +208,7 @@ def write_bundle(
             step_px=windows.STEP_PX,
         ),
         labels=labels,
-        maps=in_torch.maps,
+        maps=maps,
         card=sealed,
         gates=gates,
         files={graph.file: sha256_of_file(folder / graph.file) for graph in graphs},
