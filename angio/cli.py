@@ -4,6 +4,7 @@ Knows no format; imports do the work. Results go to stdout, progress to stderr.
 """
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -322,14 +323,20 @@ def show(case_id: str, home: Path | None, as_json: bool) -> None:
     "--unseen", type=click.IntRange(min=0), default=3, show_default=True,
     help="Further patients given as one DICOM file each.",
 )  # fmt: skip
+@click.option(
+    "--workers", type=click.IntRange(min=1), default=os.cpu_count() or 1,
+    help="Processes that write patients side by side. [default: one for every core]",
+)  # fmt: skip
 @_json
-def phantoms(directory: Path, seed: int, patients: int, unseen: int, as_json: bool) -> None:
+def phantoms(
+    directory: Path, seed: int, patients: int, unseen: int, workers: int, as_json: bool
+) -> None:
     """Write a phantom study in the lab's own format, with its truth in a folder apart.
 
     Example: casebook phantoms phantoms/ --seed 1 --patients 44
     """
     with _bar("patients") as progress:
-        study = write_study(directory, seed, patients, unseen, progress)
+        study = write_study(directory, seed, patients, unseen, progress, workers)
     if as_json:
         click.echo(study.model_dump_json(indent=1))
     else:

@@ -5,18 +5,29 @@ Only the simulated expert and final scoring may read the truth folder.
 
 import csv
 import io
-import json
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float64, UInt8
+from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from angio.dicom.write import Syntax, XaHeader, write_xa
 from angio.phantoms import PHANTOM_VERSION
+from angio.phantoms.reader import (
+    SEGMENT_NAMES,
+    contours_json,
+    lesion_truth,
+    rough_box,
+    vessel_name,
+)
 from angio.phantoms.render import render_cine
 from angio.phantoms.scene import (
     Outline,
@@ -27,7 +38,7 @@ from angio.phantoms.scene import (
     tree_mask,
 )
 from angio.phantoms.tree import Lesion
-from angio.phantoms.truth import TRUTH_FILE, CaseTruth, LesionTruth, StudyTruth
+from angio.phantoms.truth import TRUTH_FILE, CaseTruth, StudyTruth
 from casebook.documents import write_bytes, write_document
 from casebook.errors import ConfigError
 from casebook.masks import box_of
@@ -47,12 +58,6 @@ COLUMNS = (
     "lesion_box", "split", "round",
 )  # fmt: skip
 
-_NAMES = {
-    1: "PROX RCA", 2: "MID RCA", 3: "DIST RCA", 4: "PDA", 12: "PROX LAD", 13: "MID LAD",
-    14: "DIST LAD", 15: "D1", 16: "D2", 18: "PROX LCX", 19: "DIST LCX", 20: "OM1", 21: "OM2",
-    28: "RAMUS",
-}  # fmt: skip
-_VESSELS = {4: "PDA", 15: "D1", 16: "D2", 20: "OM1", 21: "OM2", 28: "RAMUS"}
 _SURNAMES = (
     "Marlowe", "Okafor", "Lindqvist", "Tanaka", "Moreau",
     "Castellan", "Novak", "Abara", "Quill", "Hartog",
@@ -134,96 +139,6 @@ def _grey(bitmap: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
     return bitmap.astype(np.uint8) * np.uint8(255)
 
 
-def _rounded(points_xy: Float64[np.ndarray, "n 2"]) -> list[list[float]]:
-    rows: list[list[float]] = np.round(points_xy, 3).tolist()
-    return rows
-
-
-def _lesion_truth(lesion: Lesion, seen: Outline) -> LesionTruth:
-    at = [
-        int(np.argmin(np.abs(seen.along_mm - place)))
-        for place in (lesion.mld_at_mm, lesion.start_mm, lesion.end_mm)
-    ]
-    scale = float(seen.px_per_mm[at[0]])
-    mld_xy, start_xy, end_xy = (
-        (float(seen.centre_xy[place, 0]), float(seen.centre_xy[place, 1])) for place in at
-    )
-    return LesionTruth(
-        mld_mm=lesion.mld_mm,
-        rvd_mm=lesion.rvd_mm,
-        stenosis_pct=lesion.stenosis_pct,
-        lesion_length_mm=lesion.end_mm - lesion.start_mm,
-        mld_px=lesion.mld_mm * scale,
-        rvd_px=lesion.rvd_mm * scale,
-        px_per_mm=scale,
-        mld_xy=mld_xy,
-        start_xy=start_xy,
-        end_xy=end_xy,
-    )
-
-
-def _contours(view: PhantomView, lesion: Lesion, seen: Outline) -> bytes:
-    gantry, truth = view.scene.gantry, _lesion_truth(lesion, seen)
-    spacing = gantry.isocentre_spacing_mm
-    shown = np.concatenate(
-        [[0.0], np.cumsum(np.linalg.norm(np.diff(seen.centre_xy, axis=0), axis=1))]
-    )
-    ends = np.linalg.norm(seen.ideal_left_xy - seen.ideal_right_xy, axis=1) * spacing
-    places = np.interp((lesion.start_mm, lesion.end_mm), seen.along_mm, shown)
-    payload = {
-        "segment_name": _NAMES[lesion.cass],
-        "frame_num": seen.frame,
-        "centerline": _rounded(seen.centre_xy),
-        "left_edge": _rounded(seen.left_xy),
-        "right_edge": _rounded(seen.right_xy),
-        "ideal_left_edge": _rounded(seen.ideal_left_xy),
-        "ideal_right_edge": _rounded(seen.ideal_right_xy),
-        "measurements": {
-            "MLD_mm": round(truth.mld_px * spacing, 3),
-            "interpolated_RVD_mm": round(truth.rvd_px * spacing, 3),
-            "diameter_stenosis_pct": round(truth.stenosis_pct, 1),
-            "area_stenosis_pct": round(100 * (1 - (lesion.mld_mm / lesion.rvd_mm) ** 2), 1),
-            "lesion_length_mm": round(float(places[1] - places[0]) * spacing, 2),
-            "segment_length_mm": round(float(shown[-1]) * spacing, 2),
-            "proximal_normal_diameter_mm": round(float(ends[0]), 3),
-            "distal_normal_diameter_mm": round(float(ends[-1]), 3),
-            "MLD_x_coord": round(truth.mld_xy[0], 2),
-            "MLD_y_coord": round(truth.mld_xy[1], 2),
-            "MLD_centerline_index": int(np.argmin(np.abs(seen.along_mm - lesion.mld_at_mm))),
-            "lesion_start_x_coord": round(truth.start_xy[0], 2),
-            "lesion_start_y_coord": round(truth.start_xy[1], 2),
-            "lesion_end_x_coord": round(truth.end_xy[0], 2),
-            "lesion_end_y_coord": round(truth.end_xy[1], 2),
-        },
-        "calibration": {
-            "scale_factor": round(1 / spacing, 5),
-            "catheter_diameter_mm": round(view.scene.catheter_mm, 3),
-            "imager_pixel_spacing_mm": gantry.imager_spacing_mm,
-        },
-        "view_angles": {
-            "primary_angle": gantry.primary_deg,
-            "secondary_angle": gantry.secondary_deg,
-        },
-    }
-    return (json.dumps(payload) + "\n").encode()
-
-
-def _rough_box(
-    rng: np.random.Generator, box: tuple[int, int, int, int], hw: tuple[int, int]
-) -> tuple[int, int, int, int]:
-    """A reader's quick rectangle: each side off by up to 15 % of the box, mostly outwards."""
-    x1, y1, x2, y2 = box
-    slip = rng.uniform(0, 0.15, 4) * np.where(rng.random(4) < 0.75, 1, -1)
-    slip *= np.array([x2 - x1, y2 - y1, x2 - x1, y2 - y1]) + 1
-    height, width = hw
-    return (
-        int(np.clip(x1 - slip[0], 0, width - 1)),
-        int(np.clip(y1 - slip[1], 0, height - 1)),
-        int(np.clip(x2 + slip[2], 0, width - 1)),
-        int(np.clip(y2 + slip[3], 0, height - 1)),
-    )
-
-
 def _rounds(rng: np.random.Generator, n_train: int) -> list[int]:
     first = round(n_train * ROUND_SHARES[0])
     second = round(n_train * ROUND_SHARES[1])
@@ -262,22 +177,16 @@ def _write_truth(directory: Path, case: _Case) -> CaseTruth:
         round=case.round_number,
         annotated=case.is_annotated,
         cass=case.lesion.cass,
-        vessel=_vessel_name(case.lesion),
+        vessel=vessel_name(case.lesion),
         box_xyxy=box_of(seen.bitmap),
         primary_deg=scene.gantry.primary_deg,
         secondary_deg=scene.gantry.secondary_deg,
         spacing_mm=scene.gantry.isocentre_spacing_mm,
-        lesion=_lesion_truth(case.lesion, seen),
+        lesion=lesion_truth(case.lesion, seen),
         segment=files["segment"],
         tree=files["tree"],
         cass_map=files["cass"],
     )
-
-
-def _vessel_name(lesion: Lesion) -> str:
-    if lesion.cass in _VESSELS:
-        return _VESSELS[lesion.cass]
-    return "RCA" if lesion.cass < 4 else "LAD" if lesion.cass < 15 else "LCX"
 
 
 def _write_row(
@@ -286,12 +195,12 @@ def _write_row(
     """One line of the CSV, with the contours and pseudo-label of a case that comes annotated."""
     scene, lesion, seen = case.view.scene, case.lesion, case.seen
     phase = "FINAL" if lesion.stenosis_pct < 25 else str(rng.choice(["INDEX BASELINE", "PRE"]))
-    pattern = _NAMES[lesion.cass] + (f" {phase}" if rng.random() < 0.5 else "")
+    pattern = SEGMENT_NAMES[lesion.cass] + (f" {phase}" if rng.random() < 0.5 else "")
     row: dict[str, str | int | float] = {
         "row_id": case.row_id,
         "patient_id": ("ALL RISE " if rng.random() < 0.5 else "") + case.patient.patient_id,
         "vessel_pattern": pattern if rng.random() < 0.6 else pattern.replace(" ", "_"),
-        "vessel_name": _vessel_name(lesion),
+        "vessel_name": vessel_name(lesion),
         "phase": phase,
         "frame_index": seen.frame,
         "cass_segment": lesion.cass,
@@ -300,21 +209,21 @@ def _write_row(
         "secondary_angle": scene.gantry.secondary_deg,
         "dicom_path": case.dicom,
         "lesion_box": " ".join(
-            str(side) for side in _rough_box(rng, box_of(seen.bitmap), scene.gantry.hw)
+            str(side) for side in rough_box(rng, box_of(seen.bitmap), scene.gantry.hw)
         ),
         "split": case.patient.split,
         "round": case.round_number,
     }
     label = pseudo_label(rng, scene, seen.frame)
     if case.is_annotated:
-        truth = _lesion_truth(lesion, seen)
+        truth = lesion_truth(lesion, seen)
         spacing = scene.gantry.isocentre_spacing_mm
         row["contours_path"] = f"contours/{case.row_id}.json"
         row["deepsa_pseudo_label_path"] = f"pseudo/{case.row_id}.png"
         row["MLD_mm"] = round(truth.mld_px * spacing, 3)
         row["diameter_stenosis_pct"] = round(truth.stenosis_pct, 1)
         row["lesion_length_mm"] = round(truth.lesion_length_mm, 2)
-        write_bytes(directory / str(row["contours_path"]), _contours(case.view, lesion, seen))
+        write_bytes(directory / str(row["contours_path"]), contours_json(case.view, lesion, seen))
         write_bytes(directory / str(row["deepsa_pseudo_label_path"]), _png(label.astype(np.uint8)))
     return row
 
@@ -337,12 +246,28 @@ def _write_patient(
         for which, seen in enumerate(view.outlines):
             lesion = view.scene.tree.lesions[which]
             row_id = f"r{patient.number + 1:03d}-{number + 1}{which + 1}"
-            round_number = rounds.pop() if patient.split == "train" else 0
+            round_number = rounds.pop(0) if rounds else 0
             case = _Case(patient, view, lesion, seen, row_id, dicom, round_number)
             truths.append(_write_truth(directory, case))
             if not unseen:
                 rows.append(_write_row(directory, rng, case))
     return rows, truths
+
+
+def _write_job(
+    directory: Path, seed: int, job: tuple[_Patient, list[int]]
+) -> tuple[list[dict[str, str | int | float]], list[CaseTruth]]:
+    return _write_patient(directory, seed, *job)
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[Callable[..., Iterable[Any]]]:
+    """A `map` over so many processes, in order; the built-in one for a single worker."""
+    if workers <= 1:
+        yield map
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield pool.map
 
 
 def write_study(
@@ -351,8 +276,9 @@ def write_study(
     patients: int = 44,
     unseen: int = 3,
     progress: Callable[[int, int], None] | None = None,
+    workers: int = 1,
 ) -> StudyTruth:
-    """Write a whole study; the same seed and numbers give the same files.
+    """Write a whole study, or nothing; the same seed and numbers give the same files.
 
     Args:
         directory: A folder that is empty or not there yet.
@@ -360,6 +286,7 @@ def write_study(
         patients: Patients of train, val and test together, each with 2 views of 2 lesions.
         unseen: Further patients of whom only one DICOM file is given.
         progress: Told how many patients of how many are written.
+        workers: Processes that write patients side by side; the files are the same for any number.
 
     Raises:
         ConfigError: the folder is not empty, or there are too few patients for three splits.
@@ -373,17 +300,27 @@ def write_study(
     n_train = sum(person.split == "train" for person in people)
     rounds = _rounds(rng, n_train * VIEWS * LESIONS)
     rows, truths = [], []
-    for done, person in enumerate(people):
-        some_rows, some_truths = _write_patient(directory, seed, person, rounds)
-        rows += some_rows
-        truths += some_truths
-        if progress is not None:
-            progress(done + 1, len(people))
+    jobs = [
+        (person, [rounds.pop() for _ in range(VIEWS * LESIONS)] if person.split == "train" else [])
+        for person in people
+    ]
+    partly = directory.with_name(f".{directory.name}.partly")
+    shutil.rmtree(partly, ignore_errors=True)  # of a run that was stopped
+    write = partial(_write_job, partly, seed)
+    with _pool(workers) as spread:
+        for done, (some_rows, some_truths) in enumerate(spread(write, jobs), start=1):
+            rows += some_rows
+            truths += some_truths
+            if progress is not None:
+                progress(done, len(people))
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     study = StudyTruth(phantom_version=PHANTOM_VERSION, seed=seed, cases=tuple(truths))
-    write_document(directory / "truth" / TRUTH_FILE, study)
-    write_bytes(directory / "cases.csv", text.getvalue().encode())
+    write_document(partly / "truth" / TRUTH_FILE, study)
+    write_bytes(partly / "cases.csv", text.getvalue().encode())
+    if directory.exists():
+        directory.rmdir()
+    partly.rename(directory)
     return study

@@ -205,6 +205,21 @@ def test_the_same_seed_writes_the_same_bytes(tmp_path: Path) -> None:
     assert digest(tmp_path / "a") == digest(tmp_path / "b")
 
 
+def test_a_stopped_run_leaves_nothing_under_the_name(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+
+    def stop(done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_study(folder, seed=2, patients=3, unseen=0, progress=stop)
+    assert not folder.exists()
+    write_study(folder, seed=2, patients=3, unseen=0, workers=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["study"]
+    assert len(read_truth(folder).cases) == 12
+
+
 def test_a_folder_with_something_in_it_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(ConfigError, match="not empty"):
