@@ -61,6 +61,8 @@ class QcaRow(Document):
     """Measurements on unseen files against the phantoms' truth; mean absolute errors."""
 
     files: int
+    measured: int
+    """Files whose prompted vessel could be measured."""
     mld_error_mm: float | None
     ds_error_points: float | None
 
@@ -140,9 +142,10 @@ def measured(folder: Path, truth: dict[str, CaseTruth]) -> list[tuple[CaseTruth,
 def qca_row(rows: list[tuple[CaseTruth, float, float]], files: int) -> QcaRow:
     """Mean absolute errors over the files that could be measured."""
     if not rows:
-        return QcaRow(files=files, mld_error_mm=None, ds_error_points=None)
+        return QcaRow(files=files, measured=0, mld_error_mm=None, ds_error_points=None)
     return QcaRow(
         files=files,
+        measured=len(rows),
         mld_error_mm=mean(abs(mld - known.lesion.mld_mm) for known, mld, _ in rows),
         ds_error_points=mean(abs(ds - known.lesion.stenosis_pct) for known, _, ds in rows),
     )
@@ -218,7 +221,8 @@ def table(summary: Summary) -> str:
         )
     if summary.qca is not None:
         lines.append(
-            f"angioinfer on {summary.qca.files} unseen files: mean |error| MLD "
+            f"angioinfer: {summary.qca.measured} of {summary.qca.files} unseen files measured, mean "
+            f"|error| MLD "
             f"{_number(summary.qca.mld_error_mm, '.2f')} mm, %DS "
             f"{_number(summary.qca.ds_error_points, '.1f')} points"
         )

@@ -146,6 +146,7 @@ def _walk(walk: Walk) -> None:
             walk.student()
             if walk.arcade is None:
                 walk.measure()
+            run(("trainer", "report", *walk.at_home), walk.env)
     finally:
         write_document(clock_path, clock())
     released = Registry(walk.home).released()

@@ -18,6 +18,25 @@ from trainer.requests import round_folders
 from trainer.summary import Mean, RoundReport
 
 CONTROL = "control.json"
+GALLERY = "gallery.json"
+
+
+class Picture(Document):
+    """One overlay of a gallery."""
+
+    title: str
+    uri: str
+    """The PNG itself, as a data URI."""
+    iou: float
+    note: str
+
+
+class Gallery(Document):
+    """Best, median and worst test case of a round's candidate."""
+
+    schema_: Literal[1] = Field(default=1, alias="schema", serialization_alias="schema")
+    round: int
+    pictures: tuple[Picture, ...]
 
 
 class ControlResult(Document):
@@ -100,10 +119,18 @@ def write_overview(home: Home) -> Overview:
     if any(report.effort for report in overview.rounds):
         charts["hours"] = hours_chart(overview.rounds)
     charts["gain"] = gain_chart(overview.rounds)
-    page = render("overview.html.j2", overview=overview, charts=charts)
+    page = render("overview.html.j2", overview=overview, charts=charts, gallery=_last_gallery(home))
     write_bytes(folder / "report.html", page.encode())
     write_document(folder / "report.json", overview)
     return overview
+
+
+def _last_gallery(home: Home) -> tuple[Picture, ...]:
+    """The overlays of the last round that has some."""
+    for folder in reversed(round_folders(home)):
+        if folder.has(GALLERY):
+            return read_document(folder.file(GALLERY), Gallery).pictures
+    return ()
 
 
 def read_overview(home: Home) -> Overview:

@@ -1,7 +1,5 @@
 """A round's report: report.json, and one self-contained page with plots and overlays."""
 
-from dataclasses import dataclass
-
 from angio.evaluation import CaseEvaluation
 from casebook.documents import read_document, write_bytes, write_document
 from casebook.rounds import RoundFolder
@@ -9,22 +7,12 @@ from trainer.charts import cases_chart, groups_chart, loss_chart
 from trainer.decide import read_decision
 from trainer.evaluate import read_evaluation
 from trainer.overlays import overlay_png
-from trainer.overview import write_overview
+from trainer.overview import GALLERY, Gallery, Picture, write_overview
 from trainer.page import data_uri, render
 from trainer.results import Candidate
 from trainer.summary import RoundReport, summarise
 from trainer.teachers import load_teacher_of
 from trainer.work import Work
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One overlay of the gallery."""
-
-    title: str
-    uri: str
-    iou: float
-    note: str
 
 
 def report(work: Work) -> str:
@@ -34,11 +22,13 @@ def report(work: Work) -> str:
         decision = read_decision(folder)
         candidate = read_candidate(folder)
         found = summarise(folder, candidate, read_evaluation(folder), decision)
+        gallery = Gallery(round=folder.number, pictures=_gallery(work, found))
+        write_document(folder.file(GALLERY), gallery)
         page = render(
             "report.html.j2",
             report=found,
             charts=_charts(work, found),
-            gallery=_gallery(work, found),
+            gallery=gallery.pictures,
         )
         write_bytes(folder.file("report.html"), page.encode())
         write_document(folder.file("report.json"), found)
@@ -70,7 +60,7 @@ def _charts(work: Work, found: RoundReport) -> dict[str, str]:
     return charts
 
 
-def _gallery(work: Work, found: RoundReport) -> list[Picture]:
+def _gallery(work: Work, found: RoundReport) -> tuple[Picture, ...]:
     """Best, median and worst test case."""
     cases = found.cases
     chosen: dict[str, tuple[str, CaseEvaluation]] = {}
@@ -82,8 +72,8 @@ def _gallery(work: Work, found: RoundReport) -> list[Picture]:
     for title, case in sorted(chosen.values(), key=lambda pair: order.index(pair[0])):
         png = overlay_png(teacher, work.catalogue, case.case_id, found_labels(work))
         note = " · ".join(part for part in (case.case_id, case.vessel, case.label) if part)
-        pictures.append(Picture(title, data_uri(png), case.iou_box, note))
-    return pictures
+        pictures.append(Picture(title=title, uri=data_uri(png), iou=case.iou_box, note=note))
+    return tuple(pictures)
 
 
 def found_labels(work: Work) -> tuple[str, ...]:
