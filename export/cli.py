@@ -26,7 +26,8 @@ from export.outputs import CocoWriter, FileProblem, InferReport, write_pictures,
 from export.runtime import load_graphs, providers, segmenter_of
 
 _NOT_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
-_OUR_OUTPUTS = {".png", ".json", ".csv"}
+_DICOM_SUFFIXES = {"", ".dcm", ".dicom", ".ima", ".xa"}
+_MAGIC_AT = 128
 
 
 class Commands(click.Group):
@@ -80,6 +81,14 @@ def _box(text: str | None) -> Box | None:
     return x1, y1, x2, y2
 
 
+def _may_be_dicom(path: Path) -> bool:
+    """By its name, or by the four letters every DICOM file carries."""
+    if path.suffix.lower() in _DICOM_SUFFIXES:
+        return True
+    with path.open("rb") as stream:
+        return stream.read(_MAGIC_AT + 4)[_MAGIC_AT:] == b"DICM"
+
+
 def find_files(given: tuple[Path, ...]) -> tuple[list[Path], list[FileProblem]]:
     """The files named and those in the folders named, in order; what is missing is a problem."""
     files: list[Path] = []
@@ -89,9 +98,7 @@ def find_files(given: tuple[Path, ...]) -> tuple[list[Path], list[FileProblem]]:
             inside = [
                 one
                 for one in sorted(path.rglob("*"))
-                if one.is_file()
-                and not one.name.startswith(".")
-                and one.suffix.lower() not in _OUR_OUTPUTS
+                if one.is_file() and not one.name.startswith(".") and _may_be_dicom(one)
             ]
             files += inside
             if not inside:

@@ -185,7 +185,7 @@ def _candidates(segmenter: StudentSegmenter, embedding: Embedding) -> list[Box]:
     return boxes
 
 
-def _with_ends(
+def with_ends(
     bitmap: Bool[np.ndarray, "h w"], tree: Bool[np.ndarray, "h w"], box_xyxy: Box
 ) -> Bool[np.ndarray, "h w"]:
     """The segment with what the tree adds to it in and closely around its box."""
@@ -219,7 +219,7 @@ def _measured(
         if tree is None or not bitmap.any():
             raise
         try:
-            return measure(stored, _with_ends(bitmap, tree, box_xyxy), spacing), True
+            return measure(stored, with_ends(bitmap, tree, box_xyxy), spacing), True
         except QcaError:
             raise problem from None
 

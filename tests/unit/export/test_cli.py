@@ -17,6 +17,7 @@ from casebook.documents import read_document
 from casebook.errors import DataError
 from export.cli import main
 from export.filling import fullest_frame
+from export.infer import with_ends
 from export.outputs import InferReport
 from tests.unit.export.conftest import Workshop
 from tests.unit.export.workshop import SIDE_PX, write_run
@@ -58,6 +59,7 @@ def test_bad_files_are_told_and_the_rest_goes_on(workshop: Workshop, tmp_path: P
     write_run(folder / "good.dcm")
     write_run(folder / "black.dcm", black=True)
     (folder / "text.dcm").write_text("no angiogram")
+    (folder / "notes.txt").write_text("not meant for us")
     whole = (folder / "good.dcm").read_bytes()
     (folder / "half.dcm").write_bytes(whole[: len(whole) // 2])
     code, said = invoke(
@@ -168,6 +170,19 @@ def test_bench_times_frame_and_prompts(workshop: Workshop) -> None:
     figures = json.loads(said)
     assert figures["frame_ms_median"] > 0
     assert figures["prompt_ms_median"] > 0
+
+
+def test_healthy_ends_come_from_the_tree_around_the_box_and_nothing_beyond() -> None:
+    tree = np.zeros((60, 200), dtype=bool)
+    tree[28:33, 10:190] = True
+    tree[5:9, 90:110] = True
+    segment = np.zeros_like(tree)
+    segment[28:33, 80:120] = True
+    found = with_ends(segment, tree, (80.0, 26.0, 119.0, 34.0))
+    columns = np.flatnonzero(found.any(axis=0))
+    assert 60 < columns.min() < 72
+    assert 128 < columns.max() < 140
+    assert not found[5:9].any()
 
 
 def test_the_best_filled_frame_is_chosen(tmp_path: Path) -> None:

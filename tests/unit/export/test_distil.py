@@ -12,9 +12,9 @@ from casebook.protocols import Frame, Prompt
 from casebook.registry import Registry
 from export.bundle import read_bundle
 from export.distil import release, run, start_student, train_student, version_of
-from export.exercises import lesson_of, map_labels, prepare
+from export.exercises import Exercises, lesson_of, map_labels, prepare
 from export.parity import TorchGraphs, box_scores, compare
-from export.release import as_segmenter
+from export.release import as_segmenter, automatic_maps, calibrated
 from export.runtime import load_graphs, load_student
 from export.settings import StudentGate, read_distil_config
 from export.student import Student
@@ -156,6 +156,8 @@ def test_the_manifest_tells_sizes_gates_and_hashes(workshop: Workshop) -> None:
     assert bundle.card.parents == ("rememberer",)
     assert set(bundle.files) == {"encoder.onnx", "decoder.onnx", "automatic.onnx"}
     assert [one.label for one in bundle.maps] == ["web", "narrowing"]
+    assert -3.0 <= bundle.maps[0].threshold <= 2.0
+    assert bundle.maps[1].threshold == 0.0
     assert Registry(workshop.home).released() == bundle.version
     Registry(workshop.home).verify(bundle.version)
 
@@ -217,6 +219,25 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path) -> None:
         torch.allclose(value, wanted[name], atol=1e-6)
         for name, value in resumed.state_dict().items()
     )
+
+
+def test_an_automatic_map_is_cut_where_it_overlaps_best() -> None:
+    torch.manual_seed(0)
+    student = Student(SMALL).eval()
+    square = np.random.default_rng(0).integers(0, 255, (1, 64, 64), dtype=np.uint8)
+    with torch.inference_mode():
+        features = student.encoder(torch.from_numpy(square).float()[None])
+        shown = student.automatic(features)[0].numpy()
+    level = float(np.quantile(shown[0], 0.9))
+    truth = np.where(shown > level, 255, 0).astype(np.uint8)[None]
+    weights = np.array([[[1.0, 0.0], [0.0, 0.0]]], dtype=np.float32)
+    none = np.zeros((0, 96, 96), dtype=np.uint8)
+    exercises = Exercises(
+        none, none, none, np.zeros((0, 2), np.float32), square, truth, truth, weights
+    )
+    cut = calibrated(student, exercises, automatic_maps(LABELS))
+    assert cut[0].threshold == pytest.approx(level, abs=0.26)
+    assert cut[1].threshold == 0.0
 
 
 def test_a_perfect_model_scores_one_on_the_frozen_frames(workshop: Workshop) -> None:
