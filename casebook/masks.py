@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
-from PIL import Image, ImageDraw
 from pycocotools import mask as coco
+from skimage.draw import polygon2mask
 
 from casebook.errors import MaskError
 
@@ -227,7 +227,7 @@ def _uncompress(text: str) -> tuple[int, ...]:
 def from_polygon(
     points_xy: Sequence[Sequence[float]], hw: tuple[int, int]
 ) -> Bool[np.ndarray, "h w"]:
-    """The pixels whose centre lies inside a polygon, or on its border.
+    """The pixels whose centre lies inside a polygon.
 
     Args:
         points_xy: corners in px; pixel centres have whole coordinates.
@@ -241,10 +241,8 @@ def from_polygon(
         raise MaskError(f"polygon of shape {corners.shape}; expected at least 3 corners x, y")
     if not np.isfinite(corners).all():
         raise MaskError("polygon has a corner that is not finite")
-    height, width = hw
-    canvas = Image.new("1", (width, height))
-    ImageDraw.Draw(canvas).polygon([(float(x), float(y)) for x, y in corners], fill=1, outline=1)
-    return np.array(canvas, dtype=bool)
+    filled: Bool[np.ndarray, "h w"] = polygon2mask(hw, corners[:, ::-1])
+    return np.asarray(filled, dtype=bool)
 
 
 def to_grey(bitmap: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:

@@ -221,8 +221,8 @@ def table(summary: Summary) -> str:
         )
     if summary.qca is not None:
         lines.append(
-            f"angioinfer: {summary.qca.measured} of {summary.qca.files} unseen files measured, mean "
-            f"|error| MLD "
+            f"angioinfer: {summary.qca.measured} of {summary.qca.files} unseen files measured, "
+            f"mean |error| MLD "
             f"{_number(summary.qca.mld_error_mm, '.2f')} mm, %DS "
             f"{_number(summary.qca.ds_error_points, '.1f')} points"
         )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from casebook.documents import read_document, write_document
+from casebook.documents import read_document, write_bytes, write_document
 from casebook.errors import AngioloopError
 from casebook.home import Home
 from casebook.labels import read_labels
@@ -23,6 +23,9 @@ from demo.truth import arcade_truth, phantom_truth, unseen_truth
 
 ROOT = Path(__file__).resolve().parents[1]
 ROUNDS = (1, 2, 3)
+DEMO_KEY = b"00" * 32
+"""The demo's key for pseudonyms, known to all: its patients are synthetic (ARCADE's public), and
+the same key makes the same case ids, so that two walks can be compared. A workspace of your own makes a secret one."""
 
 
 class Walk:
@@ -51,6 +54,9 @@ class Walk:
 
     def cases(self) -> Truth:
         """Bring the cases in; what the expert will see comes back."""
+        key = self.home.private / "key"
+        if not key.exists():
+            write_bytes(key, DEMO_KEY, mode=0o600)
         if self.arcade is not None:
             say("1. Import ARCADE: 50 annotated for round 1, 25 frozen val, official val as test")
             run(
@@ -66,8 +72,9 @@ class Walk:
         done = self.study / "cases.csv"
         if not done.exists():
             shutil.rmtree(self.study, ignore_errors=True)
+            workers = str(os.cpu_count() or 1)
             command = ("casebook", "phantoms", str(self.study), "--patients", str(self.patients))
-            run(command, self.env)
+            run((*command, "--workers", workers), self.env)
         say("2. Import: de-identify, render, catalogue")
         run(
             (
