@@ -25,7 +25,8 @@ ROOT = Path(__file__).resolve().parents[1]
 ROUNDS = (1, 2, 3)
 DEMO_KEY = b"00" * 32
 """The demo's key for pseudonyms, known to all: its patients are synthetic (ARCADE's public), and
-the same key makes the same case ids, so that two walks can be compared. A workspace of your own makes a secret one."""
+the same key makes the same case ids, so that two walks can be compared. A workspace of your own
+makes a secret one."""
 
 
 class Walk:
