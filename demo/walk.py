@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from casebook.documents import read_document, write_bytes, write_document
-from casebook.errors import AngioloopError
+from casebook.errors import AngioloopError, ModelError
 from casebook.home import Home
 from casebook.labels import read_labels
 from casebook.registry import Registry
@@ -114,12 +114,28 @@ class Walk:
         run(("trainer", "control", *self.at_home, "--conf", str(self.conf)), self.env)
 
     def student(self) -> None:
-        """Distil, export, check."""
+        """Distil, export, check; a student outside its gates is kept, not released."""
         say("Student: distil the promoted teacher, export to ONNX, check parity and gates")
-        run(("trainer", "distil", *self.at_home, "--conf", str(self.conf)), self.env)
+        if Registry(self.home).promoted() is None:
+            click.echo("no round's candidate passed the gate: there is no teacher to distil")
+            return
+        command = ("trainer", "distil", *self.at_home, "--conf", str(self.conf))
+        run(command, self.env, allowed=(0, ModelError.exit_code))
+
+    def bundle(self) -> Path | None:
+        """The released student, else the one kept outside its gates, else nothing."""
+        folder = self.home.models / "released"
+        released = Registry(self.home).released()
+        if released is not None:
+            return folder / released
+        kept = sorted(folder.glob("*/manifest.json"), key=lambda path: path.stat().st_mtime)
+        return kept[-1].parent if kept else None
 
     def measure(self) -> None:
         """The deployment machine's command on files nobody has seen."""
+        bundle = self.bundle()
+        if bundle is None:
+            return
         say("Deployment: angioinfer on unseen DICOM files, boxes as an operator would draw them")
         for name, case in sorted(unseen_truth(self.study).items()):
             out = self.home.root / "infer" / Path(name).stem
@@ -129,6 +145,7 @@ class Walk:
             command = (
                 *("angioinfer", "run", str(self.study / case.dicom), "--out", str(out)),
                 *("--frame", str(case.frame), "--box", f"{x1},{y1},{x2},{y2}"),
+                *("--bundle", str(bundle)),
             )
             run(command, self.env)
 
@@ -157,10 +174,10 @@ def _walk(walk: Walk) -> None:
             run(("trainer", "report", *walk.at_home), walk.env)
     finally:
         write_document(clock_path, clock())
-    released = Registry(walk.home).released()
+    bundle = walk.bundle()
     student = None
-    if released is not None:
-        student = student_row(walk.home.models / "released" / released, released=True)
+    if bundle is not None:
+        student = student_row(bundle, released=bundle.name == Registry(walk.home).released())
     qca = None
     if walk.arcade is None:
         unseen = unseen_truth(walk.study)
