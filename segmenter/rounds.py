@@ -22,7 +22,7 @@ from casebook import masks
 from casebook.errors import DataError
 from casebook.protocols import Frame, Prompt
 from segmenter import adapter as adapters
-from segmenter.concept import ConceptQuery, concept_loss, detection_loss
+from segmenter.concept import SCALE, ConceptQuery, concept_loss, detection_loss
 from segmenter.fit import FitResult, LoraConfig, Progress, TrainConfig, fit
 from segmenter.interactive import PromptMix, interactive_loss
 from segmenter.prompts import Window, WindowConfig, crop, normalised, whole_window, window_of
@@ -371,8 +371,9 @@ def train_adapter(
     def loss(batch: _Batch, generator: torch.Generator) -> dict[str, Tensor]:
         pixels = batch.pixels.to(model.device)
         if batch.truth is None or batch.weights is None:
-            concept = concept_loss(model, criterion, pixels, batch.queries)["loss"]
-            return {"loss": concept / CONCEPT_SCALE, "concept": concept}
+            asked = concept_loss(model, criterion, pixels, batch.queries)
+            concept = asked["loss"] / SCALE
+            return {**asked, "loss": concept, "concept": concept}
         index: Int[Tensor, " i"] = torch.arange(len(pixels), device=model.device)
         terms = interactive_loss(
             model,
@@ -411,7 +412,3 @@ def train_adapter(
         base_sha256=digest,
         figures={**result.figures, "wall_s": time.monotonic() - started},
     )
-
-
-CONCEPT_SCALE = 40.0
-"""sam3's detection losses sum to some 40 times a mask loss; divided, one clip serves both."""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Float32
+from scipy.ndimage import label
 from torch import Tensor
 
 from casebook.errors import ModelError
@@ -35,6 +36,8 @@ from segmenter.sam3 import REAL, Features, Sam3
 from segmenter.weights import base_sha256, load_base
 
 _DUPLICATE_IOU = 0.7
+_SPECK = 0.15
+"""Parts of a dense map smaller than this share of the largest are left out."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +59,27 @@ class Teacher:
         base_hash: str | None = None,
         cache_mb: float = 256.0,
         concept_threshold: float = 0.3,
+        dense: bool = False,
     ) -> None:
+        """A teacher over a loaded model.
+
+        Args:
+            model: With its base's weights.
+            model_id: The id its answers carry.
+            windows: How windows are laid around prompts.
+            base_hash: Hash of the base; adapters of another are refused.
+            cache_mb: Memory for embeddings.
+            concept_threshold: Instances scored lower are not answered.
+            dense: Where no instance is found, answer with the parts of the concept's dense map. For
+                a small base, whose object queries have seen too few pictures.
+        """
         self._model = model.eval()
         self._model_id = model_id
         self._adapter: str | None = None
         self._windows = windows
         self._base_hash = base_hash
         self._concept_threshold = concept_threshold
+        self._dense = dense
         self._lock = threading.RLock()
         limit = int(cache_mb * 2**20)
         self._features: EmbeddingCache[Features] = EmbeddingCache(limit, _bytes_of)
@@ -190,6 +207,9 @@ class Teacher:
             candidate = _prediction(logits, float(scores[index]), concept, {"presence": presence})
             if candidate.bitmap.any() and not any(_same(candidate, other) for other in found):
                 found.append(candidate)
+        if not found and self._dense:
+            logits = paste(out["semantic_seg"][0, 0].float(), window, frame.hw)
+            found = _pieces(logits, concept, {"presence": presence})
         return tuple(found)
 
 
@@ -205,6 +225,23 @@ def _prediction(
         heads=dict(heads),
         uncertainty=1.0 - sure / possible if possible else 1.0,
     )
+
+
+def _pieces(
+    logits: Float32[np.ndarray, "h w"], concept: str, heads: Mapping[str, float]
+) -> list[Prediction]:
+    """The connected parts of a concept's dense map, without specks, best first."""
+    parts, count = label(logits > 0)
+    shares = 1.0 / (1.0 + np.exp(-logits))
+    areas_px = np.bincount(parts.ravel(), minlength=count + 1)[1:]
+    found = []
+    for index in range(1, count + 1):
+        if areas_px[index - 1] < _SPECK * areas_px.max():
+            continue
+        bitmap = parts == index
+        alone = np.where(bitmap, logits, np.minimum(logits, -np.abs(logits))).astype(np.float32)
+        found.append(_prediction(alone, float(shares[bitmap].mean()), concept, heads))
+    return sorted(found, key=lambda part: -part.score)
 
 
 def _same(one: Prediction, other: Prediction) -> bool:
@@ -255,6 +292,7 @@ def load_teacher(
         windows=windows or default_windows(model),
         base_hash=base_sha256(base),
         cache_mb=cache_mb,
+        dense=model.config.side_px < REAL.side_px,
     )
     if model_id is not None:
         folder = models_dir / model_id

@@ -122,3 +122,22 @@ def test_bad_prompts_are_refused(base: Path, frame: Frame) -> None:
     teacher = load_teacher(base.parent, None, base=base)
     with pytest.raises(PromptError, match="outside"):
         teacher.predict(teacher.embed(frame), Prompt(box_xyxy=(500.0, 500.0, 600.0, 600.0)))
+
+
+def test_a_small_base_answers_a_concept_with_the_parts_of_its_dense_map(
+    base: Path, frame: Frame
+) -> None:
+    model = load_base(base)
+    windows = load_teacher(base, None, base=base).windows
+    prompt = Prompt(concept="anything")
+    strict = Teacher(model, "t", windows=windows, concept_threshold=1.1)
+    assert strict.predict(strict.embed(frame), prompt) == ()
+    dense = Teacher(model, "t", windows=windows, concept_threshold=1.1, dense=True)
+    found = dense.predict(dense.embed(frame), prompt)
+    together = np.sum([part.bitmap for part in found], axis=0)
+    assert together.max() <= 1
+    for part in found:
+        assert part.logits is not None
+        assert np.array_equal(part.logits > 0, part.bitmap)
+        assert part.score > 0.5
+    assert [part.score for part in found] == sorted((p.score for p in found), reverse=True)
