@@ -65,7 +65,7 @@ def _queries(
     shown = sorted({word for thing in picture.things for word in thing.words})
     absent = [word for word in WORDS if word not in shown]
     words = list(rng.permutation(shown)[:2])
-    if rng.random() < 0.5 or not words:
+    if absent and (rng.random() < 0.5 or not words):
         words.append(str(rng.choice(absent)))
     queries = []
     for word in words:
