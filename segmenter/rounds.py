@@ -65,13 +65,13 @@ class Augmentation(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rotation_deg: float = Field(15.0, ge=0)
-    scale: float = Field(0.2, ge=0, lt=1)
+    rotation_deg: float = Field(30.0, ge=0)
+    scale: float = Field(0.3, ge=0, lt=1)
     shift: float = Field(0.08, ge=0)
     """Of the square's side."""
-    contrast: float = Field(0.25, ge=0, lt=1)
-    gamma: float = Field(0.25, ge=0, lt=1)
-    noise: float = Field(6.0, ge=0)
+    contrast: float = Field(0.4, ge=0, lt=1)
+    gamma: float = Field(0.4, ge=0, lt=1)
+    noise: float = Field(8.0, ge=0)
     """Largest standard deviation, grey levels."""
 
 
