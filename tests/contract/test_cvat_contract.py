@@ -3,11 +3,8 @@
 CVAT_URL and CVAT_TOKEN name a live server; what the tests make there is deleted at the end.
 """
 
-import json
-import os
 import threading
 import urllib.request
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,127 +18,23 @@ from casebook.labels import Label
 from casebook.rounds import RoundFolder
 from cvat_sync.gateway import CvatGateway, retrying
 from cvat_sync.plan import PushPlan, plan_push
-from cvat_sync.pull import PullResult, pull
 from cvat_sync.push import push
 from cvat_sync.pushed import Pushed
-from cvat_sync.remote import RemoteAnnotations, RemoteShape, RemoteTag
+from cvat_sync.remote import RemoteAnnotations, RemoteTag
 from cvat_sync.settings import Access, ExchangeConfig
+from tests.contract.cvat_rounds import (
+    CONFIG,
+    call,
+    complete,
+    end_state,
+    place_of,
+    pull_it,
+    push_it,
+    shape,
+    with_shapes,
+)
 from tests.contract.cvat_servers import PASSWORD, TOKEN, USER, standin
 from tests.fakes.cvat_round import HW, LABELS, bar, make_round, ref
-
-CONFIG = ExchangeConfig(frames_per_task=2, frames_per_job=1, parallel=2)
-
-
-@pytest.fixture(scope="module")
-def standin_access(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Access]:
-    with standin(tmp_path_factory.mktemp("standin")) as access:
-        yield access
-
-
-@pytest.fixture(params=["standin", pytest.param("live", marks=pytest.mark.cvat)])
-def access(request: pytest.FixtureRequest) -> Access:
-    if request.param == "standin":
-        found: Access = request.getfixturevalue("standin_access")
-        return found
-    url, token = os.environ.get("CVAT_URL"), os.environ.get("CVAT_TOKEN")
-    if not url or not token:
-        pytest.skip("no live CVAT: set CVAT_URL and CVAT_TOKEN")
-    return Access(url=url.rstrip("/"), token=token)
-
-
-@pytest.fixture
-def gateway(access: Access) -> Iterator[CvatGateway]:
-    with CvatGateway(access) as opened:
-        yield opened
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> RoundFolder:
-    return make_round(tmp_path)
-
-
-def call(access: Access, method: str, path: str, body: object = None) -> Any:
-    """One REST call, as the web page makes it."""
-    request = urllib.request.Request(  # noqa: S310 - an address of ours
-        f"{access.url}{path}",
-        method=method,
-        data=None if body is None else json.dumps(body).encode(),
-        headers={"Authorization": f"Bearer {access.token}", "Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request) as answer:  # noqa: S310
-        payload = answer.read()
-    return json.loads(payload) if payload else None
-
-
-@pytest.fixture
-def plan(folder: RoundFolder, access: Access, request: pytest.FixtureRequest) -> Iterator[PushPlan]:
-    """A plan with a project of this test alone, which is deleted afterwards."""
-    name = f"angioloop test {request.node.name} {folder.path.parent.parent.name}"
-    config = CONFIG.with_(project=name)
-    proposals = read_annotations(folder.file("proposals.coco.json"))
-    yield plan_push(folder.manifest(), folder.manifest_sha256(), proposals, config)
-    for project in call(access, "GET", "/api/projects?page_size=100")["results"]:
-        if project["name"] == name:
-            call(access, "DELETE", f"/api/projects/{project['id']}")
-
-
-def push_it(folder: RoundFolder, plan: PushPlan, gateway: Any, access: Access) -> Pushed:
-    return push(
-        folder,
-        plan,
-        folder.manifest(),
-        gateway,
-        url=access.url,
-        retrying=retrying,
-        parallel=CONFIG.parallel,
-    )
-
-
-def pull_it(folder: RoundFolder, pushed: Pushed, gateway: Any, **options: bool) -> PullResult:
-    return pull(folder, pushed, gateway, parallel=CONFIG.parallel, **options)
-
-
-def complete(access: Access, gateway: CvatGateway, pushed: Pushed, keep_open: int = 0) -> None:
-    jobs = [job for task in pushed.tasks for job in gateway.jobs(task.task_id)]
-    for job in jobs[: len(jobs) - keep_open]:
-        state = {"stage": "acceptance", "state": "completed"}
-        call(access, "PATCH", f"/api/jobs/{job.id}", state)
-
-
-def place_of(pushed: Pushed, number: int) -> tuple[int, int]:
-    """Task and frame of a case."""
-    for task in pushed.tasks:
-        if ref(number).file_name in task.frames:
-            return task.task_id, task.frames.index(ref(number).file_name)
-    raise AssertionError(number)
-
-
-def shape(frame: int, label_id: int, points: list[int], type_: str = "mask") -> RemoteShape:
-    return RemoteShape(None, frame, label_id, type_, points, "manual")
-
-
-def with_shapes(
-    gateway: CvatGateway,
-    pushed: Pushed,
-    number: int,
-    change: Callable[[int, dict[str, int]], RemoteAnnotations],
-) -> None:
-    """Let a case's task have other annotations on that case's frame."""
-    task_id, frame = place_of(pushed, number)
-    labels = {label.name: label.id for label in gateway.labels(pushed.project_id)}
-    drawn = gateway.task_annotations(task_id)
-    new = change(frame, labels)
-    kept = tuple(one for one in drawn.shapes if one.frame != frame)
-    gateway.replace_annotations(
-        task_id, RemoteAnnotations((*kept, *new.shapes), (*drawn.tags, *new.tags))
-    )
-
-
-def end_state(gateway: CvatGateway, project_id: int) -> dict[str, tuple[int, int]]:
-    return {
-        task.key: (task.n_frames, len(gateway.task_annotations(task.id).shapes))
-        for task in gateway.tasks(project_id)
-    }
 
 
 def test_a_pushed_round_has_its_frames_lossless_and_its_proposals_scored(

@@ -1,0 +1,59 @@
+"""Fixtures of the contract tests: a CVAT, a round to bring there, and its plan.
+
+CVAT_URL and CVAT_TOKEN name a live server; what the tests make there is deleted at the end.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from casebook.annotations import read_annotations
+from casebook.rounds import RoundFolder
+from cvat_sync.gateway import CvatGateway
+from cvat_sync.plan import PushPlan, plan_push
+from cvat_sync.settings import Access
+from tests.contract.cvat_rounds import CONFIG, call
+from tests.contract.cvat_servers import standin
+from tests.fakes.cvat_round import make_round
+
+
+@pytest.fixture(scope="module")
+def standin_access(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Access]:
+    with standin(tmp_path_factory.mktemp("standin")) as access:
+        yield access
+
+
+@pytest.fixture(params=["standin", pytest.param("live", marks=pytest.mark.cvat)])
+def access(request: pytest.FixtureRequest) -> Access:
+    if request.param == "standin":
+        found: Access = request.getfixturevalue("standin_access")
+        return found
+    url, token = os.environ.get("CVAT_URL"), os.environ.get("CVAT_TOKEN")
+    if not url or not token:
+        pytest.skip("no live CVAT: set CVAT_URL and CVAT_TOKEN")
+    return Access(url=url.rstrip("/"), token=token)
+
+
+@pytest.fixture
+def gateway(access: Access) -> Iterator[CvatGateway]:
+    with CvatGateway(access) as opened:
+        yield opened
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RoundFolder:
+    return make_round(tmp_path)
+
+
+@pytest.fixture
+def plan(folder: RoundFolder, access: Access, request: pytest.FixtureRequest) -> Iterator[PushPlan]:
+    """A plan with a project of this test alone, which is deleted afterwards."""
+    name = f"angioloop test {request.node.name} {folder.path.parent.parent.name}"
+    config = CONFIG.with_(project=name)
+    proposals = read_annotations(folder.file("proposals.coco.json"))
+    yield plan_push(folder.manifest(), folder.manifest_sha256(), proposals, config)
+    for project in call(access, "GET", "/api/projects?page_size=100")["results"]:
+        if project["name"] == name:
+            call(access, "DELETE", f"/api/projects/{project['id']}")
