@@ -4,101 +4,28 @@ Each step trains one path: single masks from boxes and clicks, in windows as the
 them, or concepts on whole frames. Knows no round directory and no medical label.
 """
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own convention
-from jaxtyping import Bool, Float, Int, UInt8
-from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field
+from jaxtyping import Int
 from torch import Tensor
 
-from casebook import masks
-from casebook.errors import DataError
-from casebook.protocols import Frame, Prompt
 from segmenter import adapter as adapters
-from segmenter.concept import SCALE, ConceptQuery, concept_loss, detection_loss
+from segmenter.concept import SCALE, concept_loss, detection_loss
 from segmenter.fit import FitResult, LoraConfig, Progress, TrainConfig, fit
 from segmenter.interactive import PromptMix, interactive_loss
-from segmenter.prompts import Window, WindowConfig, crop, normalised, whole_window, window_of
+from segmenter.prompts import WindowConfig
 from segmenter.sam3 import Sam3
+from segmenter.samples import Augmentation, Batch, RoundData, Sample
 from segmenter.teacher import default_windows
 from segmenter.weights import base_sha256, load_base
 
 _NAME = "candidate"
 ROUND_MIX = PromptMix(box=0.7, box_and_click=0.15, click=0.15, jitter_fraction=0.04, jitter_px=1.5)
 """Prompts of a round: readers' boxes fit closely, closer than the pre-training's."""
-_CONTEXT = 1.5
-"""The cached crop reaches this much further than the window, for rotation and shift."""
-
-
-@dataclass(frozen=True)
-class TrainMask:
-    """One mask of a training frame."""
-
-    label: str
-    """The concept it is an instance of."""
-    bitmap: Bool[np.ndarray, "h w"]
-    weight: float = 1.0
-    """How much it counts, by who made it."""
-    prompted: bool = True
-    """Whether boxes and clicks ask for it; a whole tree is asked for by its name only."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A frame with its masks."""
-
-    frame: Frame
-    masks: tuple[TrainMask, ...]
-    absent: tuple[str, ...] = ()
-    """Concepts an expert would have marked if they were there: the negatives."""
-
-
-class Augmentation(BaseModel):
-    """Random changes of a training crop; never a flip, which would make right of left."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    rotation_deg: float = Field(30.0, ge=0)
-    scale: float = Field(0.3, ge=0, lt=1)
-    shift: float = Field(0.08, ge=0)
-    """Of the square's side."""
-    contrast: float = Field(0.4, ge=0, lt=1)
-    gamma: float = Field(0.4, ge=0, lt=1)
-    noise: float = Field(8.0, ge=0)
-    """Largest standard deviation, grey levels."""
-
-
-@dataclass(frozen=True)
-class _Crop:
-    """A decoded crop, larger than the window, with its mask."""
-
-    pixels: UInt8[np.ndarray, "c c"]
-    bitmap: Bool[np.ndarray, "c c"]
-    weight: float
-
-
-@dataclass(frozen=True)
-class _Whole:
-    """A decoded whole frame with the instances of each of its concepts."""
-
-    pixels: UInt8[np.ndarray, "s s"]
-    instances: Mapping[str, Bool[np.ndarray, "n s s"]]
-    absent: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class _Batch:
-    pixels: Float[Tensor, "i 3 s s"]
-    truth: Bool[Tensor, "i s s"] | None = None
-    weights: Float[Tensor, " i"] | None = None
-    queries: tuple[ConceptQuery, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,189 +42,9 @@ class RoundResult:
     figures: Mapping[str, float] = field(default_factory=dict)
 
 
-def _resized(bitmap: Bool[np.ndarray, "h w"], window: Window, side_px: int) -> np.ndarray:
-    grey = np.where(bitmap, np.uint8(255), np.uint8(0))
-    padded = Window(window.x, window.y, window.size_px)
-    height, width = bitmap.shape
-    rows = np.arange(padded.y, padded.y + padded.size_px)
-    columns = np.arange(padded.x, padded.x + padded.size_px)
-    cut = grey[np.clip(rows, 0, height - 1)[:, None], np.clip(columns, 0, width - 1)[None, :]]
-    # Beyond the image there is no object, although its pixels are repeated there.
-    cut[(rows < 0) | (rows >= height)] = 0
-    cut[:, (columns < 0) | (columns >= width)] = 0
-    image = Image.fromarray(cut).resize((side_px, side_px), Image.Resampling.BILINEAR)
-    return np.asarray(image) > 127
-
-
-class RoundData:
-    """All crops of a round, decoded once; `batch` draws those of a step."""
-
-    def __init__(
-        self,
-        samples: Sequence[Sample],
-        config: TrainConfig,
-        windows: WindowConfig,
-        augmentation: Augmentation,
-        side_px: int,
-        queries: int,
-    ) -> None:
-        self._config, self._augmentation, self._side = config, augmentation, side_px
-        self._queries = queries
-        self._crops = [
-            self._crop_of(sample.frame, mask, windows)
-            for sample in samples
-            for mask in sample.masks
-            if mask.prompted and mask.bitmap.any()
-        ]
-        self._wholes = [self._whole_of(sample) for sample in samples if sample.masks]
-        if not self._crops:
-            raise DataError("no mask to train on; the samples are empty, pull annotations first")
-
-    @property
-    def n_masks(self) -> int:
-        """Masks that boxes and clicks ask for."""
-        return len(self._crops)
-
-    @property
-    def steps_per_epoch(self) -> float:
-        """Steps in which every prompted mask is seen once, concept steps included."""
-        interactive = len(self._crops) / self._config.batch
-        every = self._config.concept_every
-        return interactive * every / (every - 1) if every > 1 else interactive
-
-    def is_concept(self, step: int) -> bool:
-        """Whether a step trains the concept path."""
-        every = self._config.concept_every
-        return every > 0 and step % every == every - 1
-
-    def _crop_of(self, frame: Frame, mask: TrainMask, windows: WindowConfig) -> _Crop:
-        x1, y1, x2, y2 = masks.box_of(mask.bitmap)
-        prompt = Prompt(box_xyxy=(float(x1), float(y1), float(x2), float(y2)))
-        window = window_of(prompt, frame.hw, windows)
-        size = round(window.size_px * _CONTEXT)
-        margin = (size - window.size_px) // 2
-        context = Window(window.x - margin, window.y - margin, size)
-        cached = round(self._side * _CONTEXT)
-        return _Crop(
-            crop(frame.pixels, context, cached), _resized(mask.bitmap, context, cached), mask.weight
-        )
-
-    def _whole_of(self, sample: Sample) -> _Whole:
-        window = whole_window(sample.frame.hw)
-        labels = sorted({mask.label for mask in sample.masks if mask.bitmap.any()})
-        instances = {
-            label: np.stack(
-                [
-                    _resized(mask.bitmap, window, self._side)
-                    for mask in sample.masks
-                    if mask.label == label and mask.bitmap.any()
-                ][: self._queries]
-            )
-            for label in labels
-        }
-        absent = tuple(label for label in sample.absent if label not in instances)
-        return _Whole(crop(sample.frame.pixels, window, self._side), instances, absent)
-
-    def batch(self, step: int) -> _Batch:
-        """The batch of a step: a function of the step and the seed."""
-        rng = np.random.default_rng((self._config.seed, step))
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        if self.is_concept(step):
-            return self._concept_batch(rng, generator)
-        every = self._config.concept_every
-        turn = step - step // every if every else step
-        chosen = [self._crops[index] for index in self._order(turn)]
-        pixels = torch.from_numpy(np.stack([item.pixels for item in chosen]))
-        bitmaps = torch.from_numpy(np.stack([item.bitmap for item in chosen]))
-        grid = self._grid(len(chosen), generator, 1 / _CONTEXT)
-        truth = _sampled(bitmaps.float(), grid) > 0.5
-        return _Batch(
-            self._pixels(_sampled(pixels.float(), grid), generator),
-            truth,
-            torch.tensor([item.weight for item in chosen]) * truth.flatten(1).any(dim=1),
-        )
-
-    def _order(self, turn: int) -> list[int]:
-        """Indices of the crops of a turn: epochs are permutations laid end to end."""
-        count, wanted = len(self._crops), self._config.batch
-        indices = []
-        for position in range(turn * wanted, (turn + 1) * wanted):
-            epoch, offset = divmod(position, count)
-            order = np.random.default_rng((self._config.seed, 1, epoch)).permutation(count)
-            indices.append(int(order[offset]))
-        return indices
-
-    def _concept_batch(self, rng: np.random.Generator, generator: torch.Generator) -> _Batch:
-        count = min(len(self._wholes), max(1, self._config.batch // 2))
-        chosen = [self._wholes[i] for i in rng.choice(len(self._wholes), count, replace=False)]
-        grid = self._grid(count, generator, 1.0)
-        pixels = _sampled(
-            torch.from_numpy(np.stack([item.pixels for item in chosen])).float(), grid
-        )
-        queries: list[ConceptQuery] = []
-        for index, item in enumerate(chosen):
-            labels = sorted(item.instances)
-            for label in rng.permutation(labels)[:2]:
-                stack = torch.from_numpy(item.instances[str(label)]).float()
-                moved = (
-                    _sampled(stack, grid[index : index + 1].expand(len(stack), -1, -1, -1)) > 0.5
-                )
-                queries.append(ConceptQuery(index, str(label), moved[moved.flatten(1).any(dim=1)]))
-            if item.absent and rng.random() < 0.5:
-                none = torch.zeros(0, self._side, self._side, dtype=torch.bool)
-                queries.append(ConceptQuery(index, str(rng.choice(item.absent)), none))
-        return _Batch(self._pixels(pixels, generator), queries=tuple(queries))
-
-    def _grid(
-        self, count: int, generator: torch.Generator, reach: float
-    ) -> Float[Tensor, "b s s 2"]:
-        """Where to sample each crop: a small random rotation, scale and shift."""
-        a = self._augmentation
-
-        def spread(extent: float) -> Tensor:
-            return (torch.rand(count, generator=generator) * 2 - 1) * extent
-
-        angle = spread(math.radians(a.rotation_deg))
-        scale = reach * torch.exp(spread(math.log1p(a.scale)))
-        matrix = torch.stack(
-            [
-                torch.stack(
-                    [scale * angle.cos(), -scale * angle.sin(), spread(2 * a.shift * reach)]
-                ),
-                torch.stack(
-                    [scale * angle.sin(), scale * angle.cos(), spread(2 * a.shift * reach)]
-                ),
-            ]
-        ).permute(2, 0, 1)
-        return F.affine_grid(matrix, [count, 1, self._side, self._side], align_corners=False)
-
-    def _pixels(
-        self, values: Float[Tensor, "b s s"], generator: torch.Generator
-    ) -> Float[Tensor, "b 3 s s"]:
-        """Random contrast, gamma and noise, then what the model reads."""
-        a, count = self._augmentation, len(values)
-
-        def spread(extent: float) -> Tensor:
-            return ((torch.rand(count, generator=generator) * 2 - 1) * extent)[:, None, None]
-
-        unit = (values / 255.0).clamp(1e-3, 1.0) ** torch.exp(spread(a.gamma))
-        unit = (unit - 0.5) * torch.exp(spread(a.contrast)) + 0.5
-        amount = torch.rand(count, 1, 1, generator=generator) * a.noise / 255.0
-        unit = unit + amount * torch.randn(unit.shape, generator=generator)
-        return normalised((unit * 255.0).clamp(0, 255).to(torch.uint8))
-
-
-def _sampled(
-    values: Float[Tensor, "b c c"], grid: Float[Tensor, "b s s 2"]
-) -> Float[Tensor, "b s s"]:
-    return F.grid_sample(
-        values[:, None], grid, mode="bilinear", padding_mode="border", align_corners=False
-    )[:, 0]
-
-
 def _check_gradients(
     model: Sam3,
-    loss: Callable[[_Batch, torch.Generator], Mapping[str, Tensor]],
+    loss: Callable[[Batch, torch.Generator], Mapping[str, Tensor]],
     data: RoundData,
     config: TrainConfig,
 ) -> None:
@@ -368,7 +115,7 @@ def train_adapter(
     criterion = detection_loss(sizes.queries)
     prompts = mix or ROUND_MIX
 
-    def loss(batch: _Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def loss(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         pixels = batch.pixels.to(model.device)
         if batch.truth is None or batch.weights is None:
             asked = concept_loss(model, criterion, pixels, batch.queries)

@@ -17,7 +17,7 @@ from casebook.errors import DataError
 from casebook.home import Home
 from casebook.labels import Label, LabelSet
 from casebook.rounds import RoundFolder
-from segmenter.rounds import Sample, TrainMask
+from segmenter.samples import Sample, TrainMask
 from trainer.rounds_config import OriginWeights
 
 _TRAINS = {"ok", "corrected"}

@@ -10,7 +10,8 @@ from casebook.protocols import Frame
 from segmenter import adapter as adapters
 from segmenter.fit import LoraConfig, Progress, TrainConfig
 from segmenter.prompts import WindowConfig
-from segmenter.rounds import Augmentation, RoundData, Sample, TrainMask, train_adapter
+from segmenter.rounds import train_adapter
+from segmenter.samples import Augmentation, RoundData, Sample, TrainMask
 
 CONFIG = TrainConfig(
     steps=6,
