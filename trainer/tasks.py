@@ -75,7 +75,9 @@ def _register(step: str) -> Task:
             raise self.retry(exc=problem, countdown=_RETRY_S) from problem
 
     task.__doc__ = f"The step {step} of a round."
-    registered: Task = app.task(name=f"angioloop.{step}", bind=True, max_retries=_RETRIES)(task)
+    registered: Task = app.task(
+        shared=False, name=f"angioloop.{step}", bind=True, max_retries=_RETRIES
+    )(task)
     return registered
 
 
