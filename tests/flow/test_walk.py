@@ -50,7 +50,7 @@ def walked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, str]:
 
 
 def test_the_walk_ends_with_the_figures_it_promises(walked: tuple[Path, Path, str]) -> None:
-    home = walked[0]
+    home, _, shown = walked
     summary = json.loads((home / "summary.json").read_text(encoding="utf-8"))
     assert [row["round"] for row in summary["rounds"]] == [1, 2, 3]
     assert [row["cases"] for row in summary["rounds"]] == [1, 2, 1]
