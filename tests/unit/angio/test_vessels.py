@@ -24,7 +24,8 @@ def test_a_straight_vessel_has_its_length_and_width(width: int, angle: float) ->
     line = centreline(bitmap)
     widths = diameters_px(bitmap, line)
     middle = widths[len(widths) // 4 : -len(widths) // 4]
-    assert line.length_px == pytest.approx(120, abs=6)
+    # A corner of a slanting end may win over its middle: half the width at most.
+    assert line.length_px == pytest.approx(120, abs=max(6, width / 2))
     assert np.median(middle) == pytest.approx(width, abs=1.3)
     np.testing.assert_allclose(np.linalg.norm(line.normals_xy, axis=1), 1.0, atol=1e-6)
 
