@@ -10,8 +10,9 @@ from pathlib import Path
 
 import click
 
+from angio.phantoms.truth import read_truth
 from casebook.documents import read_document, write_bytes, write_document
-from casebook.errors import AngioloopError, ModelError
+from casebook.errors import AngioloopError, ConfigError, ModelError
 from casebook.home import Home
 from casebook.labels import read_labels
 from casebook.registry import Registry
@@ -32,11 +33,14 @@ makes a secret one."""
 class Walk:
     """One walk through a workspace."""
 
-    def __init__(self, home: Path, conf: Path, patients: int, arcade: Path | None) -> None:
+    def __init__(
+        self, home: Path, conf: Path, patients: int, seed: int, arcade: Path | None
+    ) -> None:
         self.home = Home(home.resolve())
         self.conf = conf.resolve()
         self.arcade = arcade
         self.patients = patients
+        self.seed = seed
         self.study = self.home.root / "phantoms"
         self.labels_path = (
             self.conf.parent / "labels" / ("arcade.yaml" if arcade else "coronary.yaml")
@@ -75,7 +79,13 @@ class Walk:
             shutil.rmtree(self.study, ignore_errors=True)
             workers = str(os.cpu_count() or 1)
             command = ("casebook", "phantoms", str(self.study), "--patients", str(self.patients))
-            run((*command, "--workers", workers), self.env)
+            run((*command, "--seed", str(self.seed), "--workers", workers), self.env)
+        found = read_truth(self.study).seed
+        if found != self.seed:
+            raise ConfigError(
+                f"{self.study} was written with seed {found}, this walk asks for seed {self.seed}. "
+                f"Give another --home, or --seed {found} to go on with this one"
+            )
         say("2. Import: de-identify, render, catalogue")
         run(
             (
@@ -200,8 +210,9 @@ def _walk(walk: Walk) -> None:
 @click.option("--home", type=click.Path(path_type=Path), default=Path("workspace/demo"))
 @click.option("--conf", type=click.Path(path_type=Path), help="Folder of round-NN.yaml.")
 @click.option("--patients", default=44, show_default=True, help="Synthetic patients.")
+@click.option("--seed", default=1, show_default=True, help="Of the synthetic patients.")
 @click.option("--arcade", type=click.Path(path_type=Path), help="ARCADE's folder, instead.")
-def main(home: Path, conf: Path | None, patients: int, arcade: Path | None) -> None:
+def main(home: Path, conf: Path | None, patients: int, seed: int, arcade: Path | None) -> None:
     """Walk through the whole loop; a second run resumes.
 
     Example: python -m demo.walk --home workspace/demo
@@ -209,7 +220,7 @@ def main(home: Path, conf: Path | None, patients: int, arcade: Path | None) -> N
     os.chdir(ROOT)
     chosen = conf or ROOT / "conf" / ("arcade" if arcade else "demo")
     try:
-        _walk(Walk(home, chosen, patients, arcade))
+        _walk(Walk(home, chosen, patients, seed, arcade))
     except AngioloopError as problem:
         click.echo(f"Error: {problem}", err=True)
         raise SystemExit(problem.exit_code) from None
