@@ -1,0 +1,1 @@
+"""The `casebook` command, a module for each group of verbs."""
