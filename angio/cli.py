@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from angio.commands.deid import deid
 from angio.commands.exports import export
 from angio.commands.imports import import_
 from angio.commands.options import Commands, bar, home_option, json_option, open_catalogue
@@ -23,6 +24,7 @@ def main() -> None:
 
 
 main.add_command(import_)
+main.add_command(deid)
 main.add_command(export)
 
 

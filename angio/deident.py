@@ -1,7 +1,7 @@
-"""Pseudonyms, the installation's key, the re-link table, and the check for text burned into pixels.
+"""Pseudonyms, the installation's key and the re-link table.
 
-Nothing of a patient leaves `private/`; messages from here name no patient. Knows no DICOM tags:
-those are in angio/dicom/identity.py.
+Nothing of a patient leaves `private/`; messages from here name no patient. Knows no DICOM tags
+(angio/dicom/identity.py) and no pixels (angio/burned_text.py).
 """
 
 import csv
@@ -12,27 +12,12 @@ import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
-from jaxtyping import Bool, UInt8
-from scipy import ndimage
-
-from casebook.cases import DeidRecord
 from casebook.documents import write_bytes
-from casebook.errors import ConfigError, DeidError
+from casebook.errors import ConfigError
 from casebook.home import Home
 
 KEY_BYTES = 32
 RELINK_COLUMNS = ("pseudonym", "patient_id", "case_id", "source_row")
-
-EDGE_LEVELS = 60
-"""Grey levels between neighbours that film and optics never reach but drawn letters do."""
-INK_LEVELS = 40
-"""How far ink differs from the mean of its surroundings."""
-SURROUNDINGS_PX = 21
-LETTER_PX = (5, 40)
-"""Least and greatest height of a letter."""
-LETTERS_MIN = 3
-"""Letters in one line before it counts as text."""
 
 
 def key_of(home: Home) -> bytes:
@@ -104,79 +89,3 @@ def add_relinks(home: Home, entries: Iterable[Relink]) -> None:
         writer.writerow([entry.pseudonym, entry.patient_id, entry.case_id, entry.source_row])
     home.private.mkdir(parents=True, exist_ok=True, mode=0o700)
     write_bytes(home.private / "relink.csv", text.getvalue().encode(), mode=0o600)
-
-
-def _strokes(pixels: UInt8[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-    """Pixels at a sharp edge, on the side that differs from the surroundings: ink, not paper."""
-    values = pixels.astype(np.float32)
-    edges = np.zeros(pixels.shape, dtype=bool)
-    across = np.abs(np.diff(values, axis=1)) > EDGE_LEVELS
-    down = np.abs(np.diff(values, axis=0)) > EDGE_LEVELS
-    edges[:, 1:] |= across
-    edges[:, :-1] |= across
-    edges[1:] |= down
-    edges[:-1] |= down
-    if not edges.any():
-        return edges
-    apart = np.abs(values - ndimage.uniform_filter(values, SURROUNDINGS_PX))
-    return np.asarray(edges & (apart > INK_LEVELS))
-
-
-def text_boxes(pixels: UInt8[np.ndarray, "h w"]) -> tuple[tuple[int, int, int, int], ...]:
-    """Boxes (x1, y1, x2, y2 inclusive) of what looks like drawn letters in a row.
-
-    Letters are small islands of edges sharper than optics allow, several side by side at one
-    height. Borders of a collimator are long and straight, noise is not as sharp: neither counts.
-    """
-    ink = _strokes(pixels)
-    if not ink.any():
-        return ()
-    numbered, _ = ndimage.label(ink, structure=np.ones((3, 3)))
-    letters = []
-    for island in ndimage.find_objects(numbered):
-        rows, columns = island
-        height, width = rows.stop - rows.start, columns.stop - columns.start
-        if LETTER_PX[0] <= height <= LETTER_PX[1] and 2 <= width <= 2 * LETTER_PX[1]:
-            letters.append((columns.start, rows.start, columns.stop - 1, rows.stop - 1))
-    lines = []
-    for letter in letters:
-        height = letter[3] - letter[1] + 1
-        middle = (letter[1] + letter[3]) / 2
-        line = [
-            other
-            for other in letters
-            if abs((other[1] + other[3]) / 2 - middle) < 0.6 * height
-            and abs(other[0] - letter[0]) < 5 * LETTERS_MIN * height
-        ]
-        if len(line) >= LETTERS_MIN:
-            lines.append(
-                (
-                    min(other[0] for other in line),
-                    min(other[1] for other in line),
-                    max(other[2] for other in line),
-                    max(other[3] for other in line),
-                )
-            )
-    return tuple(sorted(set(lines)))
-
-
-def check_pixels(pixels: UInt8[np.ndarray, "h w"], where: str) -> None:
-    """Refuse a frame that seems to carry text.
-
-    Raises:
-        DeidError: says where in the picture; a person must look.
-    """
-    found = text_boxes(pixels)
-    if found:
-        x1, y1, x2, y2 = found[0]
-        raise DeidError(
-            f"{where}: something like burned-in text at x {x1}–{x2}, y {y1}–{y2} px; "
-            "expected none. Look at it and export the run without text"
-        )
-
-
-def deid_record(method: str, kept: tuple[str, ...], removed: int) -> DeidRecord:
-    """What is stored with a case whose pixels passed the check."""
-    return DeidRecord(
-        method=method, kept_tags=kept, removed_elements=removed, pixel_text="none found"
-    )

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 from angio.deident import (
-    deid_record,
     key_of,
     keyed,
     pseudonym,
@@ -20,6 +19,7 @@ from angio.dicom.read import cine_of, open_dataset
 from angio.importing import DRY_KEY, FILE
 from angio.intake import ImportReport, Incoming, Pictures, Progress, around, take_in
 from angio.rendering import render, upright
+from angio.review import Desk
 from casebook.cases import Case
 from casebook.errors import DataError
 from casebook.home import Home
@@ -53,9 +53,14 @@ def import_dicom(
         raise DataError(f"{folder} has no files; give the folder of the DICOM export")
     key = DRY_KEY if dry_run and not (home.private / "key").exists() else key_of(home)
 
+    desk = Desk.open(home, dry_run=dry_run)
+
     def cases() -> Iterator[tuple[str, Callable[[], Incoming]]]:
         for number, path in enumerate(files, start=1):
-            yield f"file {number} of {len(files)}", partial(_read, path, key, frame, neighbours)
+            yield (
+                f"file {number} of {len(files)}",
+                partial(_read, path, key, frame, neighbours, desk),
+            )
 
     note = "splits by keyed hash of the patient; files are numbered in the order of their names"
     return take_in(
@@ -63,7 +68,7 @@ def import_dicom(
     )
 
 
-def _read(path: Path, key: bytes, frame: int | None, neighbours: int) -> Incoming:
+def _read(path: Path, key: bytes, frame: int | None, neighbours: int, desk: Desk) -> Incoming:
     ds = open_dataset(path, FILE)
     patient_id = patient_key(ds)
     if not patient_id:
@@ -82,7 +87,8 @@ def _read(path: Path, key: bytes, frame: int | None, neighbours: int) -> Incomin
         remap_uid=partial(remapped_uid, key),
         shift_days=shift_days(key, patient_id),
     )
-    pictures = Pictures(cine.spacing)
+    person = pseudonym(key, patient_id)
+    pictures = Pictures(cine.spacing, desk, patient=person, source=path.name)
     for position, index in enumerate(cine.frames):
         flat = upright(
             cine.pixels[position], inverted=cine.photometric == "MONOCHROME1", bits=cine.bits
@@ -90,7 +96,6 @@ def _read(path: Path, key: bytes, frame: int | None, neighbours: int) -> Incomin
         stored = flat if index == chosen else None
         pictures.add(index, render(flat), cine.views[position], stored=stored)
     identity = instance_key(ds) or path.name
-    person = pseudonym(key, patient_id)
     case = Case(
         case_id=f"d{keyed(key, 'case', f'{patient_id}|{identity}|{chosen}').hex()[:14]}",
         patient=person,
@@ -104,7 +109,7 @@ def _read(path: Path, key: bytes, frame: int | None, neighbours: int) -> Incomin
         spacing=cine.spacing,
         view=cine.views[cine.frames.index(chosen)],
         image_sha256=pictures.sha256(chosen),
-        deid=deid_record(METHOD, clean.kept, clean.removed),
+        deid=pictures.record(METHOD, clean.kept, clean.removed),
     )
     return Incoming(
         case, pictures.frames, pictures.stored, patient_id=patient_id, source_row=path.name

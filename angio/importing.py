@@ -12,14 +12,15 @@ from jaxtyping import Bool, UInt8
 from PIL import Image, UnidentifiedImageError
 
 from angio.contours import Contours, read_contours
-from angio.deident import deid_record, key_of, keyed, pseudonym, remapped_uid, shift_days
+from angio.deident import key_of, keyed, pseudonym, remapped_uid, shift_days
 from angio.dicom.identity import METHOD, strip
 from angio.dicom.read import Cine, cine_of, open_dataset
 from angio.intake import ImportProblem, ImportReport, Incoming, Pictures, Progress, around, take_in
 from angio.lab_csv import CsvOptions, LabRow, parse_row, read_rows
 from angio.rendering import render, upright
+from angio.review import Desk
 from casebook.annotations import AnnotationSet, AnnotationSetBuilder, Origin
-from casebook.cases import Case, DeidRecord, PixelSpacing, Split, View
+from casebook.cases import Case, PixelSpacing, Split, View
 from casebook.errors import DataError
 from casebook.home import Home
 from casebook.labels import LabelSet
@@ -71,12 +72,13 @@ def import_csv(
     problems += refused
     notes = _split_note(rows)
     splits = _splits(rows, key)
+    desk = Desk.open(home, dry_run=dry_run)
 
     def cases() -> Iterator[tuple[str, Callable[[], Incoming]]]:
         seen: set[str] = set()
         for row in rows:
             split = splits[row.patient_id]
-            reading = partial(_read_row, row, labels, key, split, neighbours, seen)
+            reading = partial(_read_row, row, labels, key, split, neighbours, seen, desk)
             yield f"line {row.line}", reading
 
     return take_in(
@@ -127,18 +129,25 @@ def _case_id(row: LabRow, key: bytes) -> str:
 
 
 def _read_row(
-    row: LabRow, labels: LabelSet, key: bytes, split: Split, neighbours: int, seen: set[str]
+    row: LabRow,
+    labels: LabelSet,
+    key: bytes,
+    split: Split,
+    neighbours: int,
+    seen: set[str],
+    desk: Desk,
 ) -> Incoming:
     case_id = _case_id(row, key)
     if case_id in seen:
         raise DataError("repeats an earlier row (same run, frame and segment); remove one")
     seen.add(case_id)
     contours = read_contours(row.contours) if row.contours else None
-    cine, deid = _cine(row, key, neighbours)
+    cine, tags = _cine(row, key, neighbours)
     own = cine.views[cine.frames.index(row.frame)]
     spacing = (contours.spacing if contours else None) or cine.spacing
     view = own or row.view or (contours.view if contours else None)
-    pictures = Pictures(spacing)
+    person = pseudonym(key, row.patient_id)
+    pictures = Pictures(spacing, desk, patient=person, source=row.row)
     for position, frame in enumerate(cine.frames):
         flat = upright(
             cine.pixels[position], inverted=cine.photometric == "MONOCHROME1", bits=cine.bits
@@ -152,7 +161,7 @@ def _read_row(
     height, width = cine.hw
     case = Case(
         case_id=case_id,
-        patient=pseudonym(key, row.patient_id),
+        patient=person,
         split=split,
         source="csv",
         frame=row.frame,
@@ -168,7 +177,7 @@ def _read_row(
         round=row.round,
         lesion_box_xyxy=row.lesion_box_xyxy,
         image_sha256=pictures.sha256(row.frame),
-        deid=deid,
+        deid=pictures.record(*tags),
         extra=row.extra,
     )
     return Incoming(
@@ -182,8 +191,10 @@ def _read_row(
     )
 
 
-def _cine(row: LabRow, key: bytes, neighbours: int) -> tuple[Cine, DeidRecord]:
-    """The wanted frames, and what shows that they carry no identity."""
+def _cine(
+    row: LabRow, key: bytes, neighbours: int
+) -> tuple[Cine, tuple[str, tuple[str, ...], int]]:
+    """The wanted frames, and what was done with their tags: method, kept, number removed."""
     if row.dicom is not None:
         ds = open_dataset(row.dicom, FILE)
         try:
@@ -198,10 +209,10 @@ def _cine(row: LabRow, key: bytes, neighbours: int) -> tuple[Cine, DeidRecord]:
             remap_uid=partial(remapped_uid, key),
             shift_days=shift_days(key, row.patient_id),
         )
-        return cine, deid_record(METHOD, clean.kept, clean.removed)
+        return cine, (METHOD, clean.kept, clean.removed)
     if row.cine is None:
         raise DataError("neither dicom_path nor cine_path is given")
-    return _array_cine(row.cine, row, neighbours), deid_record("array file without header", (), 0)
+    return _array_cine(row.cine, row, neighbours), ("array file without header", (), 0)
 
 
 def _array_cine(path: Path, row: LabRow, neighbours: int) -> Cine:

@@ -11,9 +11,12 @@ import numpy as np
 from jaxtyping import UInt8, UInt16
 from pydantic import Field
 
-from angio.deident import Relink, add_relinks, check_pixels
+from angio.burned_text import paint_over
+from angio.deident import Relink, add_relinks
+from angio.pixel_check import Checked, check
+from angio.review import Desk
 from casebook.annotations import AnnotationSet
-from casebook.cases import Case, PixelSpacing, View
+from casebook.cases import Case, DeidRecord, PixelSpacing, View
 from casebook.catalogue import Catalogue, png_bytes
 from casebook.documents import Document, sha256_of
 from casebook.errors import AngioloopError, StateError
@@ -63,11 +66,21 @@ class Incoming:
 
 @dataclass
 class Pictures:
-    """The frames of one case as files, checked for burned-in text."""
+    """The frames of one case as files, checked for burned-in text before any is given out."""
 
     spacing: PixelSpacing | None
-    frames: dict[int, bytes] = field(default_factory=dict)
-    stored: dict[int, bytes] = field(default_factory=dict)
+    desk: Desk | None = None
+    """Where doubtful frames are held and rulings are asked for; without one, doubt refuses."""
+    patient: str = ""
+    """Pseudonym, so that a withdrawal finds what was held."""
+    source: str = ""
+    """Where the case comes from, for who looks at held frames; kept in private/ only."""
+    _rendered: dict[int, UInt8[np.ndarray, "h w"]] = field(default_factory=dict)
+    _views: dict[int, View | None] = field(default_factory=dict)
+    _stored: dict[int, UInt16[np.ndarray, "h w"]] = field(default_factory=dict)
+    _vouched: set[int] = field(default_factory=set)
+    _checked: Checked | None = None
+    _files: dict[int, bytes] = field(default_factory=dict)
 
     def add(
         self,
@@ -78,20 +91,64 @@ class Pictures:
         stored: UInt16[np.ndarray, "h w"] | None = None,
         ruled_clean: bool = False,
     ) -> None:
-        """Add a frame; one that nobody has ruled clean is checked for burned-in text.
+        """Add a frame; one that nobody has ruled clean is checked with its neighbours."""
+        self._checked = None
+        self._files.clear()
+        self._rendered[frame], self._views[frame] = rendered, view
+        if stored is not None:
+            self._stored[frame] = stored
+        if ruled_clean:
+            self._vouched.add(frame)
+
+    def _result(self) -> Checked:
+        if self._checked is None:
+            in_doubt = {k: v for k, v in self._rendered.items() if k not in self._vouched}
+            self._checked = check(
+                in_doubt, self._stored, self.desk, patient=self.patient, source=self.source
+            )
+        return self._checked
+
+    @property
+    def frames(self) -> dict[int, bytes]:
+        """The rendered frames as PNG.
 
         Raises:
-            DeidError: it seems to carry text.
+            DeidError: they seem to carry text and a person must look, or refused them.
         """
-        if not ruled_clean:
-            check_pixels(rendered, f"frame {frame}")
-        self.frames[frame] = png_bytes(rendered, self.spacing, view)
-        if stored is not None:
-            self.stored[frame] = png_bytes(stored, self.spacing, view)
+        boxes = self._result().boxes_xyxy
+        for frame, pixels in self._rendered.items():
+            if frame not in self._files:
+                painted = paint_over(pixels, boxes)
+                self._files[frame] = png_bytes(painted, self.spacing, self._views[frame])
+        return self._files
+
+    @property
+    def stored(self) -> dict[int, bytes]:
+        """The stored bits as 16-bit PNG, painted over where the rendered frames are.
+
+        Raises:
+            DeidError: as `frames`.
+        """
+        boxes = self._result().boxes_xyxy
+        return {
+            frame: png_bytes(paint_over(pixels, boxes), self.spacing, self._views[frame])
+            for frame, pixels in self._stored.items()
+        }
 
     def sha256(self, frame: int) -> str:
         """Identity of one rendered frame."""
         return sha256_of(self.frames[frame])
+
+    def record(self, method: str, kept: tuple[str, ...] = (), removed: int = 0) -> DeidRecord:
+        """What shows that the case carries no identity: tags, and what was found in the pixels."""
+        result = self._result()
+        return DeidRecord(
+            method=method,
+            kept_tags=kept,
+            removed_elements=removed,
+            pixel_text=result.pixel_text,
+            masked_boxes_xyxy=result.boxes_xyxy,
+        )
 
 
 def take_in(

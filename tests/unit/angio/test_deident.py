@@ -1,26 +1,22 @@
-"""Identity stays in private/: keys, pseudonyms, the re-link table, and text burned into pixels."""
+"""Identity stays in private/: keys, pseudonyms, the re-link table."""
 
 import stat
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image, ImageDraw
 
 from angio.deident import (
     Relink,
     add_relinks,
-    check_pixels,
     key_of,
     pseudonym,
     read_relink,
     remapped_uid,
     shift_days,
-    text_boxes,
 )
 from angio.phantoms.truth import StudyTruth
 from casebook.catalogue import Catalogue
-from casebook.errors import ConfigError, DeidError
+from casebook.errors import ConfigError
 from casebook.home import Home
 
 
@@ -60,43 +56,6 @@ def test_the_relink_table_grows_and_is_private(tmp_path: Path) -> None:
     assert sorted(table) == ["c1", "c2"]
     assert table["c1"].source_row == "r9"
     assert stat.S_IMODE((home.private / "relink.csv").stat().st_mode) == 0o600
-
-
-def _picture(rng: np.random.Generator) -> np.ndarray:
-    y, x = np.mgrid[:256, :256]
-    return np.clip(
-        120 + 40 * np.sin(x / 40) + 30 * np.cos(y / 60) + rng.normal(0, 9, (256, 256)), 0, 255
-    )
-
-
-@pytest.mark.parametrize(
-    ("level", "corner"),
-    [
-        (255, (6, 6)),
-        (255, (150, 8)),
-        (255, (8, 236)),
-        (255, (140, 238)),
-        (0, (6, 6)),
-        (0, (8, 236)),
-    ],
-)
-def test_drawn_letters_are_found(level: int, corner: tuple[int, int]) -> None:
-    image = Image.fromarray(_picture(np.random.default_rng(1)).astype(np.uint8))
-    ImageDraw.Draw(image).text(corner, "DOE^JANE 1950", fill=level)
-    pixels = np.array(image, dtype=np.uint8)
-    x1, y1, x2, _ = text_boxes(pixels)[0]
-    assert abs(y1 - corner[1]) < 12
-    assert x2 - x1 > 20
-    with pytest.raises(DeidError, match="burned-in text"):
-        check_pixels(pixels, "frame 0")
-
-
-def test_pictures_without_letters_pass() -> None:
-    plain = _picture(np.random.default_rng(2)).astype(np.uint8)
-    assert text_boxes(plain) == ()
-    plain[:, :7] = 0
-    plain[:6] = 0
-    assert text_boxes(plain) == ()
 
 
 def test_nothing_of_a_patient_leaves_private(
