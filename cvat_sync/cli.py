@@ -5,93 +5,27 @@ Results go to stdout, plans and progress to stderr.
 
 import json
 import sys
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
-from pydantic import BaseModel
-from tqdm import tqdm
 
 from casebook.annotations import read_annotations
 from casebook.corrections import Corrections, Effort
 from casebook.documents import read_document
-from casebook.errors import AngioloopError, StateError
+from casebook.errors import StateError
 from casebook.home import Home, locked
-from casebook.rounds import Event, RoundFolder
+from casebook.rounds import RoundFolder
 from cvat_sync import effort as efforts
 from cvat_sync import status as statuses
+from cvat_sync.commands.options import Bar, Commands
+from cvat_sync.commands.options import answer as _answer
+from cvat_sync.commands.options import as_json as _json
+from cvat_sync.commands.options import in_round as _round
+from cvat_sync.commands.options import show as _show
 from cvat_sync.plan import PushPlan, plan_push
 from cvat_sync.pushed import need_pushed
 from cvat_sync.settings import ExchangeConfig, read_access, read_exchange
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-class Commands(click.Group):
-    """A group whose expected failures are one line and an exit code."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command, and turn our errors into a message."""
-        try:
-            return super().invoke(ctx)
-        except AngioloopError as problem:
-            click.echo(f"Error: {problem}", err=True)
-            sys.exit(problem.exit_code)
-
-
-def _round(command: F) -> F:
-    """The options of a command that works on one round."""
-    for option in (
-        click.option(
-            "--conf",
-            type=click.Path(path_type=Path),
-            default=Path("conf"),
-            show_default=True,
-            help="Folder of round-NN.yaml and, if wanted, cvat.yaml.",
-        ),
-        click.option("--home", type=click.Path(path_type=Path), help="The workspace."),
-        click.option("--round", "number", type=click.IntRange(min=1), required=True, help="Round."),
-    ):
-        command = option(command)
-    return command
-
-
-_json = click.option("--json", "as_json", is_flag=True, help="Answer as JSON.")
-
-
-def _answer(document: BaseModel, lines: tuple[str, ...], as_json: bool) -> None:
-    click.echo(document.model_dump_json() if as_json else "\n".join(lines))
-
-
-class Bar:
-    """Progress on stderr: a bar on a terminal, a line for every tenth elsewhere."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._tenth = -1
-        self._bar = tqdm(total=100, desc=what, file=sys.stderr) if sys.stderr.isatty() else None
-
-    def __call__(self, text: str, fraction: float) -> None:
-        """Show one step done."""
-        if self._bar is None:
-            if int(10 * fraction) != self._tenth:
-                self._tenth = int(10 * fraction)
-                click.echo(f"{self._what} {fraction:4.0%}  {text}", err=True)
-            return
-        self._bar.n = round(100 * fraction)
-        self._bar.set_postfix_str(text)
-
-    def close(self) -> None:
-        """Leave the terminal tidy."""
-        if self._bar is not None:
-            self._bar.close()
-
-
-def _show(event: Event) -> None:
-    share = "" if event.fraction is None else f" {event.fraction:4.0%}"
-    click.echo(f"{event.step}{share}  {event.message}", err=True)
 
 
 @click.group(cls=Commands)

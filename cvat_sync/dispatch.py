@@ -1,10 +1,10 @@
-"""Asks a worker for a round's manifest and proposals, by task name, and waits for the files.
+"""Asks a worker for the steps of a round, by task name, and waits for the files they write.
 
 Knows the names of tasks, nothing of what they do.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from celery import Celery
@@ -18,6 +18,16 @@ from casebook.rounds import Event, RoundFolder
 
 STEPS = {"select": "manifest.json", "propose": "proposals.coco.json"}
 """Steps before a push, in order, and the file each writes."""
+TRAINING = {
+    "train": "candidate.json",
+    "evaluate": "evaluation.json",
+    "decide": "decision.json",
+    "promote": "promotion.json",
+    "report": "report.json",
+}
+"""Steps after a pull, as `trainer train` runs them."""
+PROPAGATION = {"propagate": "tracked.coco.json"}
+"""The step that carries corrected masks through their cines."""
 POLL_S = 0.3
 _WORKER_CHECK_S = 2.0
 _ANSWER_S = 10.0
@@ -102,24 +112,41 @@ def request_steps(folder: RoundFolder, conf: Path, show: Show) -> None:
         UnreachableError: the queue does not answer, or has no worker.
         RequestedStepError: the worker says why it could not.
     """
+    request(folder, STEPS, conf, show)
+
+
+def request(folder: RoundFolder, steps: Mapping[str, str], conf: Path, show: Show) -> None:
+    """Have the missing files of some steps made, in order, and wait, showing progress.
+
+    Asking again for a step that is queued or done changes nothing, so whoever dies while waiting
+    simply asks again.
+
+    Raises:
+        UnreachableError: the queue does not answer, or has no worker.
+        RequestedStepError: the worker says why it could not.
+    """
     app = _app(folder)
     try:
         if not folder.home.embedded:
             _check_workers(app, folder)
-        for step in missing_steps(folder):
+        for step, name in steps.items():
+            if folder.has(name):
+                continue
             folder.file(_FAILED).unlink(missing_ok=True)
             seen = len(folder.events())
             _send(app, folder, step, conf)
             ensure_worker(folder.home)
-            _await(app, folder, step, conf, show, seen)
+            _await(app, folder, step, name, conf, show, seen)
     finally:
         app.close()
 
 
-def _await(app: Celery, folder: RoundFolder, step: str, conf: Path, show: Show, seen: int) -> None:
+def _await(
+    app: Celery, folder: RoundFolder, step: str, name: str, conf: Path, show: Show, seen: int
+) -> None:
     checked = time.monotonic()
     while True:
-        is_there = folder.has(STEPS[step])
+        is_there = folder.has(name)
         if folder.file(_FAILED).exists():
             raise RequestedStepError(read_document(folder.file(_FAILED), _Failure))
         for event in folder.events()[seen:]:

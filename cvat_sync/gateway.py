@@ -170,6 +170,14 @@ class CvatGateway:
     def _read(self, what: str, path: str) -> bytes:
         return self._retried(what, lambda client: _send(client, "GET", path))
 
+    def read(self, what: str, path: str) -> bytes:
+        """The body of a GET."""
+        return self._read(what, path)
+
+    def send(self, what: str, method: str, path: str, body: object = None) -> bytes:
+        """The answer to a change; never repeated, the caller looks before trying again."""
+        return self._once(what, lambda client: _send(client, method, path, body))
+
     def _list(self, what: str, api: str, **query: object) -> list[answers.Json]:
         def call(client: Client) -> list[answers.Json]:
             endpoint = getattr(client.api_client, api).list_endpoint

@@ -17,6 +17,32 @@ USER_VARIABLE = "ANGIOLOOP_CVAT_USER"
 PASSWORD_VARIABLE = "ANGIOLOOP_CVAT_PASSWORD"  # noqa: S105 - a variable's name
 
 
+class WatchConfig(Document):
+    """When the watch acts on its own."""
+
+    min_cases: int | None = Field(default=None, ge=1)
+    """Completed frames that start the pull; by default all of the round."""
+    train: bool = True
+    """Whether a round the watch has pulled is trained at once."""
+    window_s: float = Field(default=900.0, gt=0)
+    """A delivery about a change older than this is refused as a replay."""
+
+
+class QualityConfig(Document):
+    """What is worth telling an annotator about a finished mask."""
+
+    max_pieces: int = Field(default=1, ge=1)
+    """More unconnected pieces than this are told."""
+    min_piece_px: int = Field(default=4, ge=1)
+    """Pieces smaller than this are specks, told as such."""
+    min_iou: float = Field(default=0.5, ge=0, le=1)
+    """Less agreement than this with the model's proposal is told."""
+    measure: bool = True
+    """Whether a vessel segment that cannot be measured is told."""
+    review_cases: int = Field(default=20, ge=1)
+    """Frames sent back for a second look, at most."""
+
+
 class ExchangeConfig(Document):
     """How rounds appear in CVAT: `cvat.yaml` in the configuration folder, when there is one."""
 
@@ -27,6 +53,8 @@ class ExchangeConfig(Document):
     """What one annotator takes at a time."""
     parallel: int = Field(default=4, ge=1, le=16)
     """Tasks uploaded at the same time."""
+    watch: WatchConfig = WatchConfig()
+    quality: QualityConfig = QualityConfig()
 
 
 class Access(Document):

@@ -64,6 +64,12 @@ def read_functions(urls: tuple[str, ...], yamls: tuple[str, ...]) -> tuple[Funct
 @click.option("--latency-ms", default=0.0, show_default=True, help="Added to each request.")
 @click.option("--fault-rate", default=0.0, show_default=True, help="Fraction of failed requests.")
 @click.option("--fault-seed", default=0, show_default=True)
+@click.option(
+    "--webhook-disorder",
+    default=0.0,
+    show_default=True,
+    help="Fraction of webhook deliveries sent twice, and too late.",
+)
 @click.option("--function-timeout-s", default=120.0, show_default=True)
 def main(
     host: str,
@@ -77,6 +83,7 @@ def main(
     latency_ms: float,
     fault_rate: float,
     fault_seed: int,
+    webhook_disorder: float,
     function_timeout_s: float,
 ) -> None:
     """Serve until interrupted, then close what is open."""
@@ -91,6 +98,7 @@ def main(
         latency_ms=latency_ms,
         fault_rate=fault_rate,
         fault_seed=fault_seed,
+        webhook_disorder=webhook_disorder,
     )
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

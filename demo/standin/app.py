@@ -20,6 +20,7 @@ from demo.standin import (
     projects,
     tasks,
     uploads,
+    webhooks,
 )
 from demo.standin.faults import Faults
 from demo.standin.functions import Function
@@ -50,6 +51,8 @@ class Settings:
     fault_rate: float = 0.0
     """Fraction of requests answered with 429, 502 or 503."""
     fault_seed: int = 0
+    webhook_disorder: float = 0.0
+    """Fraction of webhook deliveries that are sent twice, and that are sent too late."""
 
 
 def create_app(settings: Settings, on_ready: Callable[[], None] | None = None) -> FastAPI:
@@ -62,12 +65,18 @@ def create_app(settings: Settings, on_ready: Callable[[], None] | None = None) -
     queue = background.Background(store)
     secret = functions.new_secret(settings.data_dir)
     gateway = functions.Gateway(settings.functions, settings.function_timeout_s, secret)
+    sender = webhooks.Webhooks(store, settings.webhook_disorder, settings.fault_seed)
+    # A delivery names the server as its own settings do, whatever address a client used.
+    store.job_saved = lambda job_id, before: sender.job_updated(
+        jobs.job_document(store, "http://cvat", job_id), before
+    )
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         if on_ready is not None:
             on_ready()
         yield
+        sender.close()
         queue.close()
         gateway.close()
         store.close()
@@ -100,6 +109,7 @@ def create_app(settings: Settings, on_ready: Callable[[], None] | None = None) -
         jobs.routes(store),
         annotations.routes(store),
         issues.routes(store),
+        webhooks.routes(store, sender),
         functions.routes(store, gateway),
         events.routes(store, queue),
         background.routes(store),

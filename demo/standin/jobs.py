@@ -62,11 +62,19 @@ def create_jobs(store: Store, task: Record, size: int) -> None:
 def touch_jobs(store: Store, job_ids: set[int]) -> None:
     """A save of annotations moves the updated dates of its jobs and their task."""
     stamp = now()
+    before = {job: find_job(store, job)["updated"] for job in job_ids}
     store.run_many("UPDATE jobs SET updated = ? WHERE id = ?", [(stamp, job) for job in job_ids])
     store.run_many(
         "UPDATE tasks SET updated = ? WHERE id = (SELECT task_id FROM jobs WHERE jobs.id = ?)",
         [(stamp, job) for job in job_ids],
     )
+    for job, updated in before.items():
+        store.job_saved(job, {"updated_date": updated})
+
+
+def job_document(store: Store, url: str, job_id: int) -> Record:
+    """A job as the API shows it to who knows the server under an address."""
+    return _fill(store, url, find_job(store, job_id))
 
 
 def _status(job: Record) -> str:
@@ -75,8 +83,8 @@ def _status(job: Record) -> str:
     return "annotation" if job["stage"] == "annotation" else "validation"
 
 
-def _fill(store: Store, request: Request, job: Record) -> Record:
-    url, job_id = base_url(request), job["id"]
+def _fill(store: Store, url: str, job: Record) -> Record:
+    job_id = job["id"]
     issues = store.count("SELECT count(*) FROM issues WHERE job_id = ?", job_id)
     return {
         "url": f"{url}/api/jobs/{job_id}",
@@ -121,11 +129,11 @@ def routes(store: Store) -> APIRouter:
     @router.get("/api/jobs")
     def list_jobs(request: Request) -> Response:
         jobs = select(request, store.rows(_QUERY), _FILTERS)
-        return page(request, jobs, lambda job: _fill(store, request, job))
+        return page(request, jobs, lambda job: _fill(store, base_url(request), job))
 
     @router.get("/api/jobs/{job_id}")
     def one_job(job_id: int, request: Request) -> Response:
-        return reply(_fill(store, request, find_job(store, job_id)))
+        return reply(job_document(store, base_url(request), job_id))
 
     @router.patch("/api/jobs/{job_id}")
     async def change_job(job_id: int, request: Request) -> Response:
@@ -149,6 +157,9 @@ def routes(store: Store) -> APIRouter:
             now(),
             job_id,
         )
-        return reply(_fill(store, request, find_job(store, job_id)))
+        after = job_document(store, base_url(request), job_id)
+        was = _fill(store, base_url(request), job)
+        store.job_saved(job_id, {name: was[name] for name in was if was[name] != after[name]})
+        return reply(after)
 
     return router

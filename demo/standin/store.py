@@ -5,7 +5,7 @@ Knows tables and transactions; knows nothing of HTTP or of what the records mean
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -116,6 +116,9 @@ class Store:
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute("PRAGMA foreign_keys = ON")
         self._db.executescript(SCHEMA)
+
+        self.job_saved: Callable[[int, Record], None] = lambda _job_id, _before: None
+        """Told of each job that was saved, with the fields as they were before."""
 
     def close(self) -> None:
         """Close the database; the files stay."""

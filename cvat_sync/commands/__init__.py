@@ -1,0 +1,1 @@
+"""The verbs of the `cvatsync` command, a module for each group of them."""

@@ -1,0 +1,84 @@
+"""What the verbs of `cvatsync` share: options, progress, answers, and errors as one line."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from pydantic import BaseModel
+from tqdm import tqdm
+
+from casebook.errors import AngioloopError
+from casebook.rounds import Event
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Commands(click.Group):
+    """A group whose expected failures are one line and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command, and turn our errors into a message."""
+        try:
+            return super().invoke(ctx)
+        except AngioloopError as problem:
+            click.echo(f"Error: {problem}", err=True)
+            sys.exit(problem.exit_code)
+
+
+in_home = click.option("--home", type=click.Path(path_type=Path), help="The workspace.")
+with_conf = click.option(
+    "--conf",
+    type=click.Path(path_type=Path),
+    default=Path("conf"),
+    show_default=True,
+    help="Folder of round-NN.yaml and, if wanted, cvat.yaml.",
+)
+any_round = click.option("--round", "number", type=click.IntRange(min=1), help="Round.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Answer as JSON.")
+dry_run = click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+
+
+def in_round(command: F) -> F:
+    """The options of a command that works on one round."""
+    one = click.option(
+        "--round", "number", type=click.IntRange(min=1), required=True, help="Round."
+    )
+    found: F = one(in_home(with_conf(command)))
+    return found
+
+
+def answer(document: BaseModel, lines: tuple[str, ...], as_json: bool) -> None:
+    """A document as JSON, or what it says in words."""
+    click.echo(document.model_dump_json() if as_json else "\n".join(lines))
+
+
+class Bar:
+    """Progress on stderr: a bar on a terminal, a line for every tenth elsewhere."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._tenth = -1
+        self._bar = tqdm(total=100, desc=what, file=sys.stderr) if sys.stderr.isatty() else None
+
+    def __call__(self, text: str, fraction: float) -> None:
+        """Show one step done."""
+        if self._bar is None:
+            if int(10 * fraction) != self._tenth:
+                self._tenth = int(10 * fraction)
+                click.echo(f"{self._what} {fraction:4.0%}  {text}", err=True)
+            return
+        self._bar.n = round(100 * fraction)
+        self._bar.set_postfix_str(text)
+
+    def close(self) -> None:
+        """Leave the terminal tidy."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def show(event: Event) -> None:
+    """A worker's line of progress, on stderr."""
+    share = "" if event.fraction is None else f" {event.fraction:4.0%}"
+    click.echo(f"{event.step}{share}  {event.message}", err=True)
