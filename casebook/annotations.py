@@ -184,7 +184,7 @@ class AnnotationSetBuilder:
         """
         if mask.area_px == 0:
             raise MaskError(f"the mask of {label!r} is empty; leave it out")
-        x1, y1, x2, y2 = masks.box_of(masks.decode(mask))
+        x1, y1, x2, y2 = mask.box_xyxy
         entry = CocoAnnotation(
             id=len(self._annotations) + 1,
             image_id=image_id,

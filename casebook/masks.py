@@ -7,7 +7,8 @@
   Source: cvat-ai/cvat, cvat/apps/lambda_manager/views.py.
 - CVAT interactor function: a full two-dimensional list of 0/1.
 
-All runs start with the number of zeros.
+All runs start with the number of zeros; casebook/run_lengths.py counts them, and
+casebook/polygons.py knows outlines.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,9 @@ from jaxtyping import Bool, Int64, UInt8
 from pycocotools import mask as coco
 from skimage.draw import polygon2mask
 
+from casebook import run_lengths
 from casebook.errors import MaskError
+from casebook.run_lengths import Box
 
 MAX_PIXELS = 64 * 1024 * 1024
 """Largest image a mask may claim; larger ones are refused as damaged or hostile."""
@@ -38,7 +41,7 @@ class Mask:
         height, width = self.hw
         if height < 1 or width < 1 or height * width > MAX_PIXELS:
             raise MaskError(f"mask of {height}×{width} px; expected 1 to {MAX_PIXELS} px in all")
-        if any(count < 0 for count in self.counts):
+        if self.counts and min(self.counts) < 0:
             raise MaskError("mask has a negative run length")
         if sum(self.counts) != height * width:
             raise MaskError(
@@ -51,19 +54,17 @@ class Mask:
         """Number of pixels set."""
         return sum(self.counts[1::2])
 
+    @property
+    def box_xyxy(self) -> Box:
+        """The smallest box around the pixels set: x1, y1, x2, y2 in px, inclusive.
 
-def _runs(flat: Bool[np.ndarray, "n"]) -> Int64[np.ndarray, "r"]:
-    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    edges = np.concatenate(([0], changes, [flat.size]))
-    runs = np.diff(edges).astype(np.int64)
-    return np.concatenate(([0], runs)).astype(np.int64) if flat[0] else runs
-
-
-def _unrun(counts: Sequence[int], n: int) -> Bool[np.ndarray, "n"]:
-    lengths = np.asarray(counts, dtype=np.int64)
-    if lengths.size == 0 or (lengths < 0).any() or int(lengths.sum()) != n:
-        raise MaskError(f"mask runs add up to {int(lengths.sum())} px; expected {n}")
-    return np.repeat(np.arange(lengths.size) % 2 == 1, lengths)
+        Raises:
+            MaskError: nothing is set.
+        """
+        box = run_lengths.column_box(np.asarray(self.counts, dtype=np.int64), self.hw)
+        if box is None:
+            raise MaskError("mask is empty; it has no box")
+        return box
 
 
 def encode(bitmap: Bool[np.ndarray, "h w"]) -> Mask:
@@ -71,38 +72,40 @@ def encode(bitmap: Bool[np.ndarray, "h w"]) -> Mask:
     height, width = bitmap.shape
     if height == 0 or width == 0:
         raise MaskError(f"bitmap of {height}×{width} px; expected at least 1×1")
-    counts = _runs(np.ascontiguousarray(bitmap.T).reshape(-1))
-    return Mask(tuple(int(count) for count in counts), (height, width))
+    return Mask(tuple(run_lengths.of_columns(bitmap).tolist()), (height, width))
 
 
 def decode(mask: Mask) -> Bool[np.ndarray, "h w"]:
     """A mask as a bitmap."""
-    height, width = mask.hw
-    return np.ascontiguousarray(_unrun(mask.counts, height * width).reshape(width, height).T)
+    return run_lengths.from_columns(np.asarray(mask.counts, dtype=np.int64), mask.hw)
 
 
-def box_of(bitmap: Bool[np.ndarray, "h w"]) -> tuple[int, int, int, int]:
+def box_of(bitmap: Bool[np.ndarray, "h w"]) -> Box:
     """The smallest box around a bitmap: x1, y1, x2, y2 in px, inclusive.
 
     Raises:
         MaskError: nothing is set.
     """
-    rows = np.flatnonzero(bitmap.any(axis=1))
-    columns = np.flatnonzero(bitmap.any(axis=0))
-    if rows.size == 0:
+    box = run_lengths.bounds(bitmap)
+    if box is None:
         raise MaskError("mask is empty; it has no box")
-    return int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])
+    return box
 
 
 def to_cvat(bitmap: Bool[np.ndarray, "h w"]) -> list[int]:
-    """A bitmap as the `points` of a CVAT mask shape."""
-    x1, y1, x2, y2 = box_of(bitmap)
-    crop = np.ascontiguousarray(bitmap[y1 : y2 + 1, x1 : x2 + 1]).reshape(-1)
-    return [*(int(count) for count in _runs(crop)), x1, y1, x2, y2]
+    """A bitmap as the `points` of a CVAT mask shape.
+
+    Raises:
+        MaskError: nothing is set.
+    """
+    box = box_of(bitmap)
+    return [*run_lengths.of_rows(bitmap, box).tolist(), *box]
 
 
-def _corners(points: Sequence[float | int], hw: tuple[int, int]) -> tuple[int, int, int, int]:
+def _corners(points: Sequence[float | int], hw: tuple[int, int]) -> Box:
     corners = [float(value) for value in points[-4:]]
+    if any(value != value or value in (np.inf, -np.inf) for value in corners):
+        raise MaskError(f"mask box {corners} is not finite; expected whole pixels")
     if any(value != int(value) for value in corners):
         raise MaskError(f"mask box {corners} has fractions; expected whole pixels")
     x1, y1, x2, y2 = (int(value) for value in corners)
@@ -120,15 +123,19 @@ def from_cvat(points: Sequence[float | int], hw: tuple[int, int]) -> Bool[np.nda
     """
     if len(points) < 5:
         raise MaskError(f"mask has {len(points)} numbers; expected runs and a box of 4")
-    if not np.isfinite(np.asarray(points, dtype=np.float64)).all():
+    numbers = np.asarray(points, dtype=np.float64)
+    if not np.isfinite(numbers).all():
         raise MaskError("mask has numbers that are not finite")
     x1, y1, x2, y2 = _corners(points, hw)
-    runs = [float(value) for value in points[:-4]]
-    if any(value != int(value) or value < 0 for value in runs):
-        raise MaskError("mask runs must be whole and not negative")
     height, width = y2 - y1 + 1, x2 - x1 + 1
+    runs = numbers[:-4]
+    if ((runs < 0) | (runs != np.floor(runs)) | (runs > height * width)).any():
+        raise MaskError(
+            f"mask runs must be whole and not negative, and none over the {height * width} px of "
+            "their box"
+        )
     bitmap = np.zeros(hw, dtype=bool)
-    crop = _unrun([int(value) for value in runs], height * width)
+    crop = run_lengths.filled(runs.astype(np.int64), height * width)
     bitmap[y1 : y2 + 1, x1 : x2 + 1] = crop.reshape(height, width)
     return bitmap
 
@@ -188,40 +195,23 @@ def to_coco_rle(mask: Mask) -> str:
 def from_coco_rle(counts: str | Sequence[int], hw: tuple[int, int]) -> Mask:
     """A mask from COCO counts, compressed text or a plain list.
 
+    Runs of nothing between two others, which some programs write, are joined: equal masks have
+    equal counts.
+
     Raises:
         MaskError: the counts are damaged or do not fill the image.
     """
-    if isinstance(counts, str):
-        return Mask(_uncompress(counts), hw)
-    return Mask(tuple(int(count) for count in counts), hw)
+    runs = run_lengths.from_text(counts) if isinstance(counts, str) else _listed(counts)
+    mask = Mask(tuple(runs.tolist()), hw)
+    if runs[1:].all():
+        return mask
+    return Mask(tuple(run_lengths.of_flat(run_lengths.filled(runs, hw[0] * hw[1])).tolist()), hw)
 
 
-def _uncompress(text: str) -> tuple[int, ...]:
-    """COCO's base-48 variable-length deltas. Source: cocoapi, common/maskApi.c rleFrString.
-
-    Written out because pycocotools trusts its input and reads outside memory on damaged text.
-    """
-    counts: list[int] = []
-    position = 0
-    while position < len(text):
-        value, shift = 0, 0
-        while True:
-            if position >= len(text):
-                raise MaskError("mask text ends in the middle of a run")
-            code = ord(text[position]) - 48
-            position += 1
-            if not 0 <= code < 64 or shift > 60:
-                raise MaskError("mask text has a character no mask has")
-            value |= (code & 0x1F) << shift
-            shift += 5
-            if not code & 0x20:
-                if code & 0x10:
-                    value -= 1 << shift
-                break
-        if len(counts) > 2:
-            value += counts[-2]
-        counts.append(value)
-    return tuple(counts)
+def _listed(counts: Sequence[int]) -> Int64[np.ndarray, "r"]:
+    if any(abs(count) > MAX_PIXELS for count in counts):
+        raise MaskError(f"mask has a run of over {MAX_PIXELS} px, the most an image may have")
+    return np.asarray(counts, dtype=np.int64)
 
 
 def from_polygon(

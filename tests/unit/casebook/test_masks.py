@@ -85,6 +85,7 @@ def test_a_mask_that_does_not_fill_its_image_is_refused(
         ([1, 0, 0, 0], "4 numbers"),
         ([float("nan"), 4, 0, 0, 1, 1], "finite"),
         ([4, 0.5, 0, 1, 1], "fractions"),
+        ([4, float("nan"), 0, 1, 1], "finite"),
         ([4, 0, 0, 3, 1], "outside"),
         ([4, 1, 0, 0, 1], "outside"),
         ([4, 0, 0, 1, 5], "outside"),
@@ -104,11 +105,28 @@ def test_damaged_cvat_points_are_refused(points: list[float | int], reason: str)
         ([0, 0, 0, 0], "4 numbers"),
         ([1, 1, 0, 0, 1, 1], "2 pixels; its box has 4"),
         ([1, 2, 0, 0, 1, 0], "each 0 or 1"),
+        ([1, float("inf"), 0, 1, 0], "finite"),
     ],
 )
 def test_damaged_detector_pixels_are_refused(points: list[float | int], reason: str) -> None:
     with pytest.raises(MaskError, match=reason):
         masks.from_detector(points, (2, 3))
+
+
+@pytest.mark.parametrize("counts", [[], [10**9, 6], [10**30], [7, -1], [5]])
+def test_damaged_uncompressed_counts_are_refused(counts: list[int]) -> None:
+    with pytest.raises(MaskError):
+        masks.from_coco_rle(counts, (2, 3))
+
+
+def test_masks_with_the_same_pixels_are_equal_whoever_counted_them() -> None:
+    assert masks.from_coco_rle([2, 1, 0, 2, 1], (2, 3)) == masks.encode(HOOK)
+    assert masks.from_coco_rle([2, 3, 1, 0], (2, 3)) == masks.encode(HOOK)
+
+
+@given(bitmap=filled)
+def test_a_mask_knows_its_box_without_being_drawn(bitmap: np.ndarray) -> None:
+    assert masks.encode(bitmap).box_xyxy == masks.box_of(bitmap)
 
 
 @pytest.mark.parametrize("grid", [[], [[]], [[0, 1], [1]], [[0, 2]]])
@@ -138,6 +156,8 @@ def test_what_is_wrong_with_coco_text_is_said(text: str, reason: str) -> None:
 def test_an_empty_mask_has_no_box_and_an_empty_bitmap_no_mask() -> None:
     with pytest.raises(MaskError, match="no box"):
         masks.box_of(np.zeros((3, 3), dtype=bool))
+    with pytest.raises(MaskError, match="no box"):
+        _ = masks.encode(np.zeros((3, 3), dtype=bool)).box_xyxy
     with pytest.raises(MaskError, match="at least 1×1"):
         masks.encode(np.zeros((0, 3), dtype=bool))
 
