@@ -13,9 +13,10 @@ casebook/polygons.py knows outlines.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Int64, UInt8
+from jaxtyping import Bool, Int32, UInt8
 from pycocotools import mask as coco
 from skimage.draw import polygon2mask
 
@@ -29,10 +30,10 @@ MAX_PIXELS = 64 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Mask:
-    """A mask as COCO counts; equal masks have equal counts."""
+    """A mask as COCO counts; equal masks are equal byte for byte."""
 
-    counts: tuple[int, ...]
-    """Run lengths down the columns, zeros first."""
+    packed: bytes
+    """Run lengths down the columns, zeros first, four bytes each in the machine's order."""
     hw: tuple[int, int]
     """Height and width of the image, in px."""
 
@@ -41,18 +42,33 @@ class Mask:
         height, width = self.hw
         if height < 1 or width < 1 or height * width > MAX_PIXELS:
             raise MaskError(f"mask of {height}×{width} px; expected 1 to {MAX_PIXELS} px in all")
-        if self.counts and min(self.counts) < 0:
+        total_px = int(self.runs.sum(dtype=np.int64))
+        if self.runs.size and int(self.runs.min()) < 0:
             raise MaskError("mask has a negative run length")
-        if sum(self.counts) != height * width:
+        if total_px != height * width:
             raise MaskError(
-                f"mask runs add up to {sum(self.counts)} px; the image {height}×{width} has "
+                f"mask runs add up to {total_px} px; the image {height}×{width} has "
                 f"{height * width}"
             )
 
     @property
+    def runs(self) -> Int32[np.ndarray, "r"]:
+        """Run lengths down the columns, zeros first; not to be written to."""
+        return np.frombuffer(self.packed, dtype=np.int32)
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """The same as numbers: COCO's uncompressed counts."""
+        return tuple(self.runs.tolist())
+
+    @property
     def area_px(self) -> int:
         """Number of pixels set."""
-        return sum(self.counts[1::2])
+        return int(self.runs[1::2].sum())
+
+    @cached_property
+    def _box(self) -> Box | None:
+        return run_lengths.column_box(self.runs, self.hw)
 
     @property
     def box_xyxy(self) -> Box:
@@ -61,10 +77,9 @@ class Mask:
         Raises:
             MaskError: nothing is set.
         """
-        box = run_lengths.column_box(np.asarray(self.counts, dtype=np.int64), self.hw)
-        if box is None:
+        if self._box is None:
             raise MaskError("mask is empty; it has no box")
-        return box
+        return self._box
 
 
 def encode(bitmap: Bool[np.ndarray, "h w"]) -> Mask:
@@ -72,12 +87,14 @@ def encode(bitmap: Bool[np.ndarray, "h w"]) -> Mask:
     height, width = bitmap.shape
     if height == 0 or width == 0:
         raise MaskError(f"bitmap of {height}×{width} px; expected at least 1×1")
-    return Mask(tuple(run_lengths.of_columns(bitmap).tolist()), (height, width))
+    if height * width > MAX_PIXELS:
+        raise MaskError(f"bitmap of {height}×{width} px; expected at most {MAX_PIXELS} px in all")
+    return Mask(run_lengths.of_columns(bitmap).tobytes(), (height, width))
 
 
 def decode(mask: Mask) -> Bool[np.ndarray, "h w"]:
     """A mask as a bitmap."""
-    return run_lengths.from_columns(np.asarray(mask.counts, dtype=np.int64), mask.hw)
+    return run_lengths.from_columns(mask.runs, mask.hw, mask._box)
 
 
 def box_of(bitmap: Bool[np.ndarray, "h w"]) -> Box:
@@ -135,7 +152,7 @@ def from_cvat(points: Sequence[float | int], hw: tuple[int, int]) -> Bool[np.nda
             "their box"
         )
     bitmap = np.zeros(hw, dtype=bool)
-    crop = run_lengths.filled(runs.astype(np.int64), height * width)
+    crop = run_lengths.filled(runs.astype(np.int32), height * width)
     bitmap[y1 : y2 + 1, x1 : x2 + 1] = crop.reshape(height, width)
     return bitmap
 
@@ -201,17 +218,14 @@ def from_coco_rle(counts: str | Sequence[int], hw: tuple[int, int]) -> Mask:
     Raises:
         MaskError: the counts are damaged or do not fill the image.
     """
-    runs = run_lengths.from_text(counts) if isinstance(counts, str) else _listed(counts)
-    mask = Mask(tuple(runs.tolist()), hw)
-    if runs[1:].all():
-        return mask
-    return Mask(tuple(run_lengths.of_flat(run_lengths.filled(runs, hw[0] * hw[1])).tolist()), hw)
-
-
-def _listed(counts: Sequence[int]) -> Int64[np.ndarray, "r"]:
-    if any(abs(count) > MAX_PIXELS for count in counts):
+    runs = run_lengths.from_text(counts) if isinstance(counts, str) else list(counts)
+    if any(abs(run) > MAX_PIXELS for run in runs):
         raise MaskError(f"mask has a run of over {MAX_PIXELS} px, the most an image may have")
-    return np.asarray(counts, dtype=np.int64)
+    numbers = np.asarray(runs, dtype=np.int32)
+    mask = Mask(numbers.tobytes(), hw)
+    if numbers[1:].all():
+        return mask
+    return Mask(run_lengths.of_flat(run_lengths.filled(numbers, hw[0] * hw[1])).tobytes(), hw)
 
 
 def from_polygon(

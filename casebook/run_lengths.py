@@ -53,24 +53,24 @@ def bounds(bitmap: Bool[np.ndarray, "h w"]) -> Box | None:
     return columns.find(b"\x01"), top, columns.rfind(b"\x01"), bottom
 
 
-def of_flat(flat: Bool[np.ndarray, "n"]) -> Int64[np.ndarray, "r"]:
+def of_flat(flat: Bool[np.ndarray, "n"]) -> Int32[np.ndarray, "r"]:
     """Run lengths of at least one pixel in a row."""
     changes = set_at(flat[1:] != flat[:-1])
     begin = 2 if flat[0] else 1
-    edges = np.empty(changes.size + begin + 1, dtype=np.int64)
+    edges = np.empty(changes.size + begin + 1, dtype=np.int32)
     edges[:begin] = 0
-    np.add(changes, 1, out=edges[begin:-1])
+    np.add(changes, 1, out=edges[begin:-1], casting="unsafe")
     edges[-1] = flat.size
     return edges[1:] - edges[:-1]
 
 
-def of_rows(bitmap: Bool[np.ndarray, "h w"], box: Box) -> Int64[np.ndarray, "r"]:
+def of_rows(bitmap: Bool[np.ndarray, "h w"], box: Box) -> Int32[np.ndarray, "r"]:
     """Run lengths along the rows of a box."""
     x1, y1, x2, y2 = box
     return of_flat(bitmap[y1 : y2 + 1, x1 : x2 + 1].reshape(-1))
 
 
-def of_columns(bitmap: Bool[np.ndarray, "h w"]) -> Int64[np.ndarray, "r"]:
+def of_columns(bitmap: Bool[np.ndarray, "h w"]) -> Int32[np.ndarray, "r"]:
     """Run lengths down the columns of the whole bitmap.
 
     Only the box around the set pixels is looked at, row by row as it lies in memory; the few
@@ -79,7 +79,7 @@ def of_columns(bitmap: Bool[np.ndarray, "h w"]) -> Int64[np.ndarray, "r"]:
     height, width = bitmap.shape
     box = bounds(bitmap)
     if box is None:
-        return np.array([height * width], dtype=np.int64)
+        return np.array([height * width], dtype=np.int32)
     x1, y1, x2, y2 = box
     crop = bitmap[y1 : y2 + 1, x1 : x2 + 1]
     changes = np.empty((crop.shape[0] + 1, crop.shape[1]), dtype=bool)
@@ -94,7 +94,7 @@ def of_columns(bitmap: Bool[np.ndarray, "h w"]) -> Int64[np.ndarray, "r"]:
     edges[1:-1].sort(kind="stable")
     if y1 == 0 and y2 == height - 1:
         edges = _without_seams(edges)
-    runs = (edges[1:] - edges[:-1]).astype(np.int64)
+    runs = edges[1:] - edges[:-1]
     return runs[:-1] if runs[-1] == 0 else runs
 
 
@@ -106,7 +106,7 @@ def _without_seams(edges: Int32[np.ndarray, "e"]) -> Int32[np.ndarray, "f"]:
     return np.asarray(edges[kept])
 
 
-def filled(runs: Int64[np.ndarray, "r"], n: int) -> Bool[np.ndarray, "n"]:
+def filled(runs: Int32[np.ndarray, "r"], n: int) -> Bool[np.ndarray, "n"]:
     """The pixels of runs along a line.
 
     Raises:
@@ -118,50 +118,56 @@ def filled(runs: Int64[np.ndarray, "r"], n: int) -> Bool[np.ndarray, "n"]:
     return np.repeat(np.arange(runs.size) & 1 == 1, runs)
 
 
-def column_box(runs: Int64[np.ndarray, "r"], hw: tuple[int, int]) -> Box | None:
-    """The smallest box around the set pixels of runs down the columns; nothing when none is."""
+def column_box(runs: Int32[np.ndarray, "r"], hw: tuple[int, int]) -> Box | None:
+    """The smallest box around the set pixels of runs down the columns; nothing when none is.
+
+    The runs must fill the image.
+    """
     height = hw[0]
-    edges = np.cumsum(runs)
-    starts, stops = edges[:-1:2], edges[1::2]
-    held = stops > starts[: stops.size]
-    starts, stops = starts[: stops.size][held], stops[held] - 1
+    edges = np.cumsum(runs, dtype=np.int32)[: runs.size // 2 * 2]
+    starts, stops = edges[::2], edges[1::2] - np.int32(1)
+    if not runs[1:].all():
+        held = stops >= starts
+        starts, stops = starts[held], stops[held]
     if not starts.size:
         return None
-    left, right = starts // height, stops // height
+    left, right = starts // np.int32(height), stops // np.int32(height)
     if (left != right).any():
         return int(left[0]), 0, int(right[-1]), height - 1
-    tops, bottoms = starts - left * height, stops - right * height
+    tops, bottoms = starts - left * np.int32(height), stops - right * np.int32(height)
     return int(left[0]), int(tops.min()), int(right[-1]), int(bottoms.max())
 
 
-def from_columns(runs: Int64[np.ndarray, "r"], hw: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
+def from_columns(
+    runs: Int32[np.ndarray, "r"], hw: tuple[int, int], box: Box | None
+) -> Bool[np.ndarray, "h w"]:
     """The bitmap of runs down the columns of the whole image.
 
     Every edge is marked where it lies and the marks are carried down, eight columns at a time;
     this never holds the picture on its side.
 
-    Raises:
-        MaskError: the runs do not fill the image.
+    Args:
+        runs: They must fill the image.
+        hw: Height and width of the image.
+        box: What `column_box` says of these runs.
     """
     height, width = hw
-    total = int(runs.sum()) if runs.size else 0
-    if total != height * width or int(runs.min()) < 0:
-        raise MaskError(f"mask runs add up to {total} px; expected {height * width}")
     bitmap = np.zeros(hw, dtype=bool)
-    box = column_box(runs, hw)
     if box is None:
         return bitmap
     x1, y1, x2, y2 = box
-    if (y1 == 0 and y2 == height - 1) or not runs[1:].all():
-        # A run may go on in the next column, or two marks cancel in one place.
+    edges = np.cumsum(runs, dtype=np.int32)[: runs.size // 2 * 2].reshape(-1, 2)
+    columns = edges[:, 0] // np.int32(height)
+    last_columns = (edges[:, 1] - np.int32(1)) // np.int32(height)
+    if (columns != last_columns).any() or not runs[1:].all():
+        # A run goes on in the next column, or two marks would fall in one place.
         bitmap[:] = filled(runs, height * width).reshape(width, height).T
         return bitmap
-    edges = np.cumsum(runs)[: runs.size // 2 * 2].reshape(-1, 2)
-    columns = edges[:, 0] // height
-    rows = edges - (columns * height + y1)[:, None]
     stride = (x2 - x1 + 8) // 8 * 8
+    # Pixel (row, column) of the box lies at row × stride + column of the marks.
+    offsets = columns.astype(np.int64) * (height * stride - 1) + (y1 * stride + x1)
     marks = np.zeros((y2 - y1 + 2, stride), dtype=bool)
-    marks.reshape(-1)[rows * stride + (columns - x1)[:, None]] = True
+    marks.reshape(-1)[edges.astype(np.int64) * stride - offsets[:, None]] = True
     words = marks.view(np.uint64)
     np.bitwise_xor.accumulate(words, axis=0, out=words)
     bitmap[y1 : y2 + 1, x1 : x2 + 1] = marks[:-1, : x2 - x1 + 1]

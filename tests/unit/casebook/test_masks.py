@@ -20,8 +20,13 @@ filled = bitmaps.filter(np.any)
 HOOK = np.array([[False, True, True], [False, True, False]])
 
 
+def packed(*counts: int) -> bytes:
+    return np.array(counts, dtype=np.int32).tobytes()
+
+
 def test_the_hook_in_every_dress_by_hand() -> None:
-    assert masks.encode(HOOK) == Mask((2, 3, 1), (2, 3))
+    assert masks.encode(HOOK) == Mask(packed(2, 3, 1), (2, 3))
+    assert masks.encode(HOOK).counts == (2, 3, 1)
     assert masks.to_cvat(HOOK) == [0, 3, 1, 1, 0, 2, 1]
     assert masks.to_detector(HOOK) == [1, 1, 1, 0, 1, 0, 2, 1]
     assert masks.to_grid(HOOK) == [[0, 1, 1], [0, 1, 0]]
@@ -76,7 +81,7 @@ def test_a_mask_that_does_not_fill_its_image_is_refused(
     counts: tuple[int, ...], hw: tuple[int, int], reason: str
 ) -> None:
     with pytest.raises(MaskError, match=reason):
-        Mask(counts, hw)
+        Mask(packed(*counts), hw)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,10 @@ def wide(draw: st.DrawFn) -> np.ndarray:
     return np.asfortranarray(bitmap) if draw(st.booleans()) else bitmap
 
 
+def drawn(runs: np.ndarray, hw: tuple[int, int]) -> np.ndarray:
+    return run_lengths.from_columns(runs, hw, run_lengths.column_box(runs, hw))
+
+
 def counted(line: np.ndarray) -> list[int]:
     runs = [(bool(value), len(list(same))) for value, same in groupby(line.tolist())]
     return [0] * runs[0][0] + [length for _, length in runs]
@@ -33,7 +37,7 @@ def counted(line: np.ndarray) -> list[int]:
 def test_runs_and_boxes_are_those_counted_one_by_one(bitmap: np.ndarray) -> None:
     runs = run_lengths.of_columns(bitmap)
     assert runs.tolist() == counted(bitmap.T.reshape(-1))
-    assert np.array_equal(run_lengths.from_columns(runs, bitmap.shape), bitmap)
+    assert np.array_equal(drawn(runs, bitmap.shape), bitmap)
     box = run_lengths.bounds(bitmap)
     assert run_lengths.column_box(runs, bitmap.shape) == box
     if box is None:
@@ -50,7 +54,7 @@ def test_runs_of_no_pixels_change_nothing(bitmap: np.ndarray, position: int, val
     runs = run_lengths.of_columns(bitmap)
     at = min(position, runs.size)
     padded = np.insert(runs, at, [0] * (2 * value))
-    assert np.array_equal(run_lengths.from_columns(padded, bitmap.shape), bitmap)
+    assert np.array_equal(drawn(padded, bitmap.shape), bitmap)
     assert run_lengths.column_box(padded, bitmap.shape) == run_lengths.bounds(bitmap)
 
 
@@ -67,8 +71,5 @@ def test_text_reads_as_pycocotools_wrote_it(bitmap: np.ndarray) -> None:
 
 @pytest.mark.parametrize("runs", [[], [3], [5, -1], [2, 3]])
 def test_runs_that_do_not_fill_are_refused(runs: list[int]) -> None:
-    given_runs = np.array(runs, dtype=np.int64)
     with pytest.raises(MaskError, match="expected 4"):
-        run_lengths.from_columns(given_runs, (2, 2))
-    with pytest.raises(MaskError, match="expected 4"):
-        run_lengths.filled(given_runs, 4)
+        run_lengths.filled(np.array(runs, dtype=np.int32), 4)
