@@ -1,4 +1,4 @@
-"""LoRA adapters: inject, save, load, switch; the base stays as it is. The only importer of peft.
+"""Adapters: inject, save, load, switch; the base can always come back. The only importer of peft.
 
 An adapter folder holds `adapter.safetensors` and `adapter.json`. Knows nothing of training data.
 """
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from casebook.documents import Document, read_document, write_bytes, write_document
 from casebook.errors import AngioloopError, ConfigError, ModelError, TrainingError
+from segmenter import tuning
 from segmenter.fit import LoraConfig
+from segmenter.tuning import Strategy
 from segmenter.upstream import import_upstream
 
 _modules = import_upstream(("peft", "peft.tuners.tuners_utils", "peft.utils.other"))
@@ -84,6 +86,21 @@ class AdapterSettings(Document):
     dropout: float
     targets: tuple[str, ...]
     whole: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
+    strategy: Strategy = "lora"
+    """`lora`, or which of the base's own weights the file holds."""
+
+    @property
+    def lora(self) -> LoraConfig:
+        """The same as settings of a training."""
+        return LoraConfig(
+            rank=self.rank,
+            alpha=self.alpha,
+            dropout=self.dropout,
+            targets=self.targets,
+            whole=self.whole,
+            layers=self.layers,
+        )
 
 
 def _known(names: Iterable[str], groups: dict[str, Any], what: str) -> None:
@@ -100,9 +117,11 @@ def inject(model: nn.Module, lora: LoraConfig, name: str) -> None:
     """
     _known(lora.targets, TARGETS, "LoRA targets")
     _known(lora.whole, WHOLE, "modules trained whole")
-    if not lora.targets:
+    if not lora.targets and not lora.layers:
         raise ConfigError(f"lora.targets is empty; choose from {', '.join(TARGETS)}")
-    pattern = "|".join(f"(?:{TARGETS[group]})" for group in lora.targets)
+    pattern = "|".join(
+        f"(?:{expression})" for expression in (*(TARGETS[g] for g in lora.targets), *lora.layers)
+    )
     whole = [path for group in lora.whole for path in WHOLE[group]]
     names = [path for path, _ in model.named_modules()]
     for path in whole:
@@ -123,8 +142,21 @@ def inject(model: nn.Module, lora: LoraConfig, name: str) -> None:
         try:
             _peft.inject_adapter_in_model(config, model, adapter_name=name)
         except ValueError as problem:
-            raise ConfigError(f"lora.targets {lora.targets} match nothing: {problem}") from None
+            chosen = (*lora.targets, *lora.layers)
+            raise ConfigError(f"lora.targets {chosen} match nothing: {problem}") from None
     activate(model, name)
+
+
+def begin(model: nn.Module, lora: LoraConfig, strategy: Strategy, name: str) -> None:
+    """Make a model ready to train a fresh adapter by a strategy.
+
+    Raises:
+        ConfigError: a group or the strategy is unknown or matches nothing in this model.
+    """
+    if strategy == "lora":
+        inject(model, lora, name)
+    else:
+        tuning.free(model, strategy)
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -152,6 +184,7 @@ def _adapter_layers(model: nn.Module) -> list[Any]:
 
 def activate(model: nn.Module, name: str | None) -> None:
     """Use one adapter, or none."""
+    tuning.use(model, name)
     for layer in _adapter_layers(model):
         # A module kept whole by another adapter is the base's for this one.
         known = name is not None and not (
@@ -164,6 +197,7 @@ def activate(model: nn.Module, name: str | None) -> None:
 
 def remove(model: nn.Module, name: str) -> None:
     """Forget an adapter; what is active afterwards has to be set again if it was this one."""
+    tuning.forget(model, name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for layer in _adapter_layers(model):
@@ -181,14 +215,20 @@ def adapter_state(model: nn.Module, name: str) -> dict[str, Tensor]:
 
 
 def save_adapter(
-    model: nn.Module, name: str, lora: LoraConfig, folder: Path, *, base_sha256: str | None = None
+    model: nn.Module,
+    name: str,
+    lora: LoraConfig,
+    folder: Path,
+    *,
+    base_sha256: str | None = None,
+    strategy: Strategy = "lora",
 ) -> None:
     """Write an adapter's weights and settings, each atomically.
 
     Raises:
         TrainingError: a weight is not finite.
     """
-    state = adapter_state(model, name)
+    state = adapter_state(model, name) if strategy == "lora" else tuning.trained(model)
     _require_finite(state, TrainingError, "the trained adapter")
     write_bytes(folder / WEIGHTS, save(state))
     settings = AdapterSettings(
@@ -198,6 +238,8 @@ def save_adapter(
         dropout=lora.dropout,
         targets=lora.targets,
         whole=lora.whole,
+        layers=lora.layers,
+        strategy=strategy,
     )
     write_document(folder / SETTINGS, settings)
 
@@ -233,14 +275,10 @@ def load_adapter(
     except (OSError, SafetensorError) as problem:
         raise ModelError(f"{folder / WEIGHTS}: cannot be read ({problem}); restore it") from None
     _require_finite(state, ModelError, str(folder / WEIGHTS))
-    lora = LoraConfig(
-        rank=settings.rank,
-        alpha=settings.alpha,
-        dropout=settings.dropout,
-        targets=settings.targets,
-        whole=settings.whole,
-    )
-    inject(model, lora, name)
+    if settings.strategy != "lora":
+        _hold(model, folder, name, state)
+        return settings
+    inject(model, settings.lora, name)
     expected = adapter_state(model, name)
     wrong = sorted(
         key
@@ -256,3 +294,14 @@ def load_adapter(
     for parameter in trainable(model).values():
         parameter.requires_grad_(False)
     return settings
+
+
+def _hold(model: nn.Module, folder: Path, name: str, state: dict[str, Tensor]) -> None:
+    """Put weights that an adapter holds whole into the model."""
+    wrong = tuning.misfit(model, state)
+    if wrong is not None or not state:
+        raise ModelError(
+            f"{folder}: {wrong or 'its weights'} do not fit this model; it belongs to another base"
+        )
+    tuning.hold(model, name, state)
+    activate(model, name)

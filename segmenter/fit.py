@@ -22,6 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from casebook.documents import write_bytes
 from casebook.errors import ConfigError, TrainingError
+from segmenter.tuning import Strategy
 
 B = TypeVar("B")
 
@@ -36,6 +37,8 @@ class LoraConfig(BaseModel):
     dropout: float = Field(0.05, ge=0, lt=1)
     targets: tuple[str, ...] = ("vit", "mask_decoder", "detector")
     """Groups of layers, see `segmenter/adapter.py`."""
+    layers: tuple[str, ...] = ()
+    """Further layers, by regular expressions of full names; refused if one gets no gradient."""
     whole: tuple[str, ...] = ()
     """Groups of small modules that are trained whole beside the low-rank updates."""
 
@@ -70,6 +73,8 @@ class TrainConfig(BaseModel):
     """Every n-th step trains the concept path; 0 never."""
     centreline: float = Field(0.0, ge=0)
     """Weight of the clDice term of the mask loss."""
+    strategy: Strategy = "lora"
+    """What is changed: see `segmenter/tuning.py`; `lora` below holds for the first only."""
     lora: LoraConfig = LoraConfig()
 
 

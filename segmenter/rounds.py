@@ -13,7 +13,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from casebook.errors import ConfigError
 from segmenter import adapter as adapters
+from segmenter import tuning
 from segmenter.concept import SCALE, concept_loss, detection_loss
 from segmenter.fit import FitResult, LoraConfig, Progress, TrainConfig, fit
 from segmenter.interactive import PromptMix, interactive_loss
@@ -52,8 +54,29 @@ def _check_gradients(
     kinds = {data.is_concept(step): step for step in range(max(2, config.concept_every))}
     for step in kinds.values():
         loss(data.batch(step), torch.Generator().manual_seed(0))["loss"].backward()
-    adapters.require_gradients(model)
+    if config.strategy == "lora":
+        adapters.require_gradients(model)
+    else:
+        tuning.freeze_idle(model)
     model.zero_grad(set_to_none=True)
+
+
+def _go_on(model: Sam3, init_adapter: Path, config: TrainConfig, digest: str) -> LoraConfig:
+    """Attach the incumbent's adapter for further training; its sizes come back.
+
+    Raises:
+        ConfigError: it was trained by another strategy.
+    """
+    settings = adapters.load_adapter(model, init_adapter, _NAME, base_sha256=digest)
+    if settings.strategy != config.strategy:
+        raise ConfigError(
+            f"train.strategy is {config.strategy}, the model to continue from was trained by "
+            f"{settings.strategy}; set the same strategy, or `init: base`"
+        )
+    adapters.activate(model, _NAME)
+    if settings.strategy != "lora":
+        tuning.unfreeze(model, _NAME)
+    return settings.lora.model_copy(update={"dropout": config.lora.dropout})
 
 
 def train_adapter(
@@ -91,17 +114,9 @@ def train_adapter(
     digest = base_sha256(base)
     lora = config.lora
     if init_adapter is None:
-        adapters.inject(model, lora, _NAME)
+        adapters.begin(model, lora, config.strategy, _NAME)
     else:
-        settings = adapters.load_adapter(model, init_adapter, _NAME, base_sha256=digest)
-        lora = LoraConfig(
-            rank=settings.rank,
-            alpha=settings.alpha,
-            dropout=lora.dropout,
-            targets=settings.targets,
-            whole=settings.whole,
-        )
-        adapters.activate(model, _NAME)
+        lora = _go_on(model, init_adapter, config, digest)
     model.train()
     sizes = model.config
     data = RoundData(
@@ -148,7 +163,7 @@ def train_adapter(
         progress=progress,
     )
     folder = directory / "adapter"
-    adapters.save_adapter(model, _NAME, lora, folder, base_sha256=digest)
+    adapters.save_adapter(model, _NAME, lora, folder, base_sha256=digest, strategy=config.strategy)
     return RoundResult(
         folder=folder,
         fit=result,

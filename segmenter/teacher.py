@@ -16,7 +16,7 @@ from jaxtyping import Float, Float32
 from scipy.ndimage import label
 from torch import Tensor
 
-from casebook.errors import ModelError
+from casebook.errors import AngioloopError, ModelError
 from casebook.protocols import Embedding, Frame, Prediction, Prompt
 from segmenter import adapter as adapters
 from segmenter.cache import EmbeddingCache
@@ -119,10 +119,10 @@ class Teacher:
             if folder is not None and name is not None:
                 try:
                     adapters.load_adapter(self._model, folder, name, base_sha256=self._base_hash)
-                    self._model.eval()  # a fresh adapter's dropout is on
-                finally:
-                    if name not in getattr(self._model, "peft_config", {}):
-                        adapters.activate(self._model, before)
+                except AngioloopError:
+                    adapters.activate(self._model, before)
+                    raise
+                self._model.eval()  # a fresh adapter's dropout is on
             else:
                 adapters.activate(self._model, None)
             if before is not None:

@@ -124,7 +124,7 @@ def card_of(
     return ModelCard(
         model_id=model_id,
         kind="teacher",
-        architecture=f"SAM 3 ({base_id(work)}) + LoRA r {config.train.lora.rank}",
+        architecture=f"SAM 3 ({base_id(work)}) + {_tuned(config.train)}",
         base=base_id(work),
         base_sha256=result.base_sha256,
         parents=parents,
@@ -144,6 +144,12 @@ def card_of(
         constraints_sha256=constraints_sha256(),
         licence=LICENCE,
     )
+
+
+def _tuned(config: TrainConfig) -> str:
+    """What a training changes, in words."""
+    names = {"lora": f"LoRA r {config.lora.rank}", "decoder": "its decoders", "full": "all weights"}
+    return names[config.strategy]
 
 
 def register(work: Work, card: ModelCard, result: RoundResult) -> None:
