@@ -16,9 +16,8 @@ from jaxtyping import Bool
 from PIL import Image
 from skimage.draw import polygon2mask
 
-from angio.deident import key_of, keyed
-from angio.importing import DRY_KEY
-from angio.intake import ImportReport, Incoming, Pictures, Progress, take_in
+from angio.deident import keyed
+from angio.intake import ImportReport, Incoming, Pictures, Progress, key_for, take_in
 from casebook.annotations import AnnotationSet, AnnotationSetBuilder, Origin
 from casebook.cases import Case, DeidRecord, Split
 from casebook.errors import ConfigError, DataError
@@ -194,7 +193,7 @@ def import_arcade(
         ConfigError: more is asked for than there is, or a split is mapped to none of ours.
     """
     images = read_arcade(root, task)
-    key = DRY_KEY if dry_run and not (home.private / "key").exists() else key_of(home)
+    key = key_for(home, dry_run=dry_run)
     train = sorted(
         (image for image in images if image.split == "train"),
         key=lambda image: keyed(key, "arcade", image.path.stem),

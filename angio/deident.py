@@ -8,15 +8,18 @@ import csv
 import hashlib
 import hmac
 import io
+import os
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from casebook.documents import write_bytes
 from casebook.errors import ConfigError
-from casebook.home import Home
+from casebook.home import Home, locked
 
 KEY_BYTES = 32
+TORN_MAX = 64 * 1024
+"""How far back a line torn by a crash is looked for, in bytes."""
 RELINK_COLUMNS = ("pseudonym", "patient_id", "case_id", "source_row")
 
 
@@ -79,13 +82,28 @@ def read_relink(home: Home) -> dict[str, Relink]:
 
 
 def add_relinks(home: Home, entries: Iterable[Relink]) -> None:
-    """Add lines to the re-link table (mode 0600), replacing those of the same case."""
-    known = read_relink(home)
-    known.update({entry.case_id: entry for entry in entries})
+    """Add lines to the re-link table (mode 0600); the last line of a case is the one that counts.
+
+    Lines are appended, so that a long import neither holds the table nor writes it anew; a line
+    torn by a crash is cut off first.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(RELINK_COLUMNS)
-    for entry in sorted(known.values(), key=lambda entry: entry.case_id):
-        writer.writerow([entry.pseudonym, entry.patient_id, entry.case_id, entry.source_row])
+    for entry in entries:
+        fields = (entry.pseudonym, entry.patient_id, entry.case_id, entry.source_row)
+        writer.writerow([" ".join(field.split()) for field in fields])
     home.private.mkdir(parents=True, exist_ok=True, mode=0o700)
-    write_bytes(home.private / "relink.csv", text.getvalue().encode(), mode=0o600)
+    path = home.private / "relink.csv"
+    with locked(home.private / "relink.lock", "the re-link table", timeout_s=30.0):
+        if not path.exists():
+            write_bytes(path, (",".join(RELINK_COLUMNS) + "\n").encode(), mode=0o600)
+        with path.open("rb+") as stream:
+            end = stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, end - TORN_MAX))
+            tail = stream.read()
+            whole = end - len(tail) + tail.rfind(b"\n") + 1
+            stream.truncate(whole)
+            stream.seek(whole)
+            stream.write(text.getvalue().encode())
+            stream.flush()
+            os.fsync(stream.fileno())

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 
 from angio.deident import (
-    key_of,
     keyed,
     pseudonym,
     remapped_uid,
@@ -16,8 +15,8 @@ from angio.deident import (
 )
 from angio.dicom.identity import METHOD, instance_key, patient_key, strip
 from angio.dicom.read import cine_of, open_dataset
-from angio.importing import DRY_KEY, FILE
-from angio.intake import ImportReport, Incoming, Pictures, Progress, around, take_in
+from angio.importing import FILE
+from angio.intake import ImportReport, Incoming, Pictures, Progress, around, key_for, take_in
 from angio.rendering import render, upright
 from angio.review import Desk
 from casebook.cases import Case
@@ -51,7 +50,7 @@ def import_dicom(
     files = [folder] if folder.is_file() else sorted(p for p in folder.rglob("*") if p.is_file())
     if not files:
         raise DataError(f"{folder} has no files; give the folder of the DICOM export")
-    key = DRY_KEY if dry_run and not (home.private / "key").exists() else key_of(home)
+    key = key_for(home, dry_run=dry_run)
 
     desk = Desk.open(home, dry_run=dry_run)
 

@@ -1,37 +1,87 @@
 """Import of the lab's CSV with its cines and contours.
 
-Rows become pseudonymous cases; a row that cannot be used is reported and never stops the rest.
+Rows become pseudonymous cases; a row that cannot be used is reported and never stops the rest. The
+CSV is read twice, a row at a time: once for the splits of the patients, once for the cases.
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, UInt8
-from PIL import Image, UnidentifiedImageError
 
+from angio.arrays import open_array
 from angio.contours import Contours, read_contours
-from angio.deident import key_of, keyed, pseudonym, remapped_uid, shift_days
+from angio.csv_files import CsvFile, open_csv
+from angio.deident import keyed, pseudonym, remapped_uid, shift_days
 from angio.dicom.identity import METHOD, strip
 from angio.dicom.read import Cine, cine_of, open_dataset
-from angio.intake import ImportProblem, ImportReport, Incoming, Pictures, Progress, around, take_in
-from angio.lab_csv import CsvOptions, LabRow, parse_row, read_rows
+from angio.intake import (
+    ImportReport,
+    Incoming,
+    Pictures,
+    Progress,
+    around,
+    key_for,
+    take_in,
+)
+from angio.lab_csv import CsvOptions, LabRow, parse_row
+from angio.lab_masks import drawn_of, pseudo_of
+from angio.ledger import Ledger
 from angio.rendering import render, upright
 from angio.review import Desk
-from casebook.annotations import AnnotationSet, AnnotationSetBuilder, Origin
+from angio.source_files import size_of
 from casebook.cases import Case, PixelSpacing, Split, View
+from casebook.catalogue import MAX_IMAGE_PX
 from casebook.errors import DataError
 from casebook.home import Home
 from casebook.labels import LabelSet
-from casebook.masks import encode
 from casebook.split import split_of
 
 ANGLES_AGREE_DEG = 5.0
 FILE = "the DICOM file"
 """What messages call it: lab file names often carry the patient's number."""
-DRY_KEY = bytes(32)
-"""Key of a dry run in a workspace that has none: nothing made with it is kept."""
+CINE = "the cine file"
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A CSV with what goes for all of its rows."""
+
+    csv: CsvFile
+    where: str
+    """What messages call a line of it."""
+    split: Split | None
+    """The split of every row, where the table itself is one."""
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What every row is read with."""
+
+    labels: LabelSet
+    options: CsvOptions
+    key: bytes
+    neighbours: int
+    ledger: Ledger
+    desk: Desk
+
+    def row(self, table: _Table, line: int, cells: tuple[str, ...]) -> LabRow:
+        """A row, with its table's split.
+
+        Raises:
+            DataError: the row cannot be used, or gives another split than its table.
+        """
+        root = table.csv.path.parent
+        row = parse_row(table.csv.values(cells), line, root, self.labels, self.options)
+        if table.split is not None and row.split not in {None, table.split}:
+            raise DataError(
+                f"split is {row.split!s} in the validation CSV; expected {table.split}; "
+                "move the row"
+            )
+        return row
 
 
 def import_csv(
@@ -40,6 +90,7 @@ def import_csv(
     labels: LabelSet,
     options: CsvOptions | None = None,
     *,
+    validation: Path | None = None,
     neighbours: int = 1,
     dry_run: bool = False,
     progress: Progress | None = None,
@@ -51,112 +102,90 @@ def import_csv(
         home: The workspace.
         labels: Names a segment may have.
         options: The CSV's conventions.
+        validation: Another CSV whose rows are all for validation.
         neighbours: Unlabelled frames kept on each side of the annotated one.
         dry_run: Check everything, write nothing.
         progress: Told how many rows of how many are done.
 
     Raises:
-        DataError: the CSV itself cannot be used; troubles of single rows are in the report.
+        DataError: a CSV itself cannot be used; troubles of single rows are in the report.
     """
-    options = options or CsvOptions()
-    has_key = (home.private / "key").exists()
-    key = DRY_KEY if dry_run and not has_key else key_of(home)
-    rows: list[LabRow] = []
-    problems: list[ImportProblem] = []
-    for line, values in enumerate(read_rows(path), start=2):
-        try:
-            rows.append(parse_row(values, line, path.parent, labels, options))
-        except DataError as problem:
-            problems.append(ImportProblem(where=f"line {line}", message=str(problem)))
-    rows, refused = _consistent(rows)
-    problems += refused
-    notes = _split_note(rows)
-    splits = _splits(rows, key)
-    desk = Desk.open(home, dry_run=dry_run)
+    tables = [_Table(open_csv(path, "patient_id"), "line", None)]
+    if validation is not None:
+        table = _Table(open_csv(validation, "patient_id"), "validation line", Split.VAL)
+        tables.append(table)
+    with Ledger() as ledger:
+        reading = _Reading(
+            labels, options or CsvOptions(), key_for(home, dry_run=dry_run), neighbours, ledger,
+            Desk.open(home, dry_run=dry_run),
+        )  # fmt: skip
+        total = without = 0
+        for table in tables:
+            for line, cells in table.csv.rows():
+                total += 1
+                with suppress(DataError):  # reported when the cases are read
+                    row = reading.row(table, line, cells)
+                    split = row.split or table.split
+                    ledger.note_patient(row.patient_id, split)
+                    without += split is None
+        notes = [f"{without} rows give no split; {_SPLIT_NOTE}"] * bool(without)
 
-    def cases() -> Iterator[tuple[str, Callable[[], Incoming]]]:
-        seen: set[str] = set()
-        for row in rows:
-            split = splits[row.patient_id]
-            reading = partial(_read_row, row, labels, key, split, neighbours, seen, desk)
-            yield f"line {row.line}", reading
+        def cases() -> Iterator[tuple[str, Callable[[], Incoming]]]:
+            for table in tables:
+                for line, cells in table.csv.rows():
+                    yield f"{table.where} {line}", partial(_read, reading, table, line, cells)
 
-    return take_in(
-        home, "csv", cases(), total=len(rows), notes=notes, problems=problems,
-        dry_run=dry_run, progress=progress,
-    )  # fmt: skip
-
-
-def _consistent(rows: list[LabRow]) -> tuple[list[LabRow], list[ImportProblem]]:
-    """Rows of patients who are in one split only; the rest is refused."""
-    found: dict[str, set[Split]] = {}
-    for row in rows:
-        if row.split is not None:
-            found.setdefault(row.patient_id, set()).add(row.split)
-    torn = {patient for patient, splits in found.items() if len(splits) > 1}
-    problems = [
-        ImportProblem(
-            where=f"line {row.line}",
-            message="its patient is in two splits; give all rows of a patient the same split",
+        return take_in(
+            home, "csv", cases(), total=total, notes=notes, dry_run=dry_run, progress=progress
         )
-        for row in rows
-        if row.patient_id in torn
-    ]
-    return [row for row in rows if row.patient_id not in torn], problems
 
 
-def _splits(rows: list[LabRow], key: bytes) -> dict[str, Split]:
-    """The split of every patient: the given one, else by keyed hash."""
-    given = {row.patient_id: row.split for row in rows if row.split is not None}
-    return {
-        row.patient_id: given.get(row.patient_id) or split_of(pseudonym(key, row.patient_id), key)
-        for row in rows
-    }
+_SPLIT_NOTE = "patients without one in any row were split by keyed hash"
 
 
-def _split_note(rows: list[LabRow]) -> list[str]:
-    without = sum(row.split is None for row in rows)
-    return [f"{without} rows give no split; their patients were split by keyed hash"] * bool(
-        without
-    )
+def _read(reading: _Reading, table: _Table, line: int, cells: tuple[str, ...]) -> Incoming:
+    row = reading.row(table, line, cells)
+    ledger = reading.ledger
+    if not ledger.knows(row.patient_id):
+        raise DataError("was not there a moment ago; the CSV changed while it was read; run again")
+    if ledger.is_torn(row.patient_id):
+        raise DataError("its patient is in two splits; give all rows of a patient the same split")
+    person = pseudonym(reading.key, row.patient_id)
+    split = ledger.split_of(row.patient_id) or split_of(person, reading.key)
+    return _read_row(row, split, person, reading)
 
 
 def _case_id(row: LabRow, key: bytes) -> str:
     source = row.dicom or row.cine
     own = row.row if not row.row.startswith("line ") else ""
-    parts = own or f"{source.name if source else ''}|{row.frame}|{row.segment}|{row.phase}"
+    name, frame = source.name if source else "", row.frame or 0
+    parts = own or f"{name}|{frame}|{row.segment}|{row.phase}"
     return f"c{keyed(key, 'case', f'{row.patient_id}|{parts}').hex()[:14]}"
 
 
-def _read_row(
-    row: LabRow,
-    labels: LabelSet,
-    key: bytes,
-    split: Split,
-    neighbours: int,
-    seen: set[str],
-    desk: Desk,
-) -> Incoming:
-    case_id = _case_id(row, key)
-    if case_id in seen:
-        raise DataError("repeats an earlier row (same run, frame and segment); remove one")
-    seen.add(case_id)
+def _read_row(row: LabRow, split: Split, person: str, reading: _Reading) -> Incoming:
+    case_id = _case_id(row, reading.key)
+    if not reading.ledger.is_new(case_id):
+        raise DataError(
+            "repeats an earlier row (same file name, frame, segment and phase); remove one, or "
+            "tell them apart by a row_id column"
+        )
     contours = read_contours(row.contours) if row.contours else None
-    cine, tags = _cine(row, key, neighbours)
-    own = cine.views[cine.frames.index(row.frame)]
+    named = row.frame if row.frame is not None else contours.frame if contours else None
+    cine, frame, tags = _cine(row, named, person, reading)
+    own = cine.views[cine.frames.index(frame)]
     spacing = (contours.spacing if contours else None) or cine.spacing
     view = own or row.view or (contours.view if contours else None)
-    person = pseudonym(key, row.patient_id)
-    pictures = Pictures(spacing, desk, patient=person, source=row.row)
-    for position, frame in enumerate(cine.frames):
+    pictures = Pictures(spacing, reading.desk, patient=person, source=row.row)
+    for position, index in enumerate(cine.frames):
         flat = upright(
             cine.pixels[position], inverted=cine.photometric == "MONOCHROME1", bits=cine.bits
         )
         pictures.add(
-            frame,
+            index,
             render(flat),
             cine.views[position] or view,
-            stored=flat if frame == row.frame else None,
+            stored=flat if index == frame else None,
         )
     height, width = cine.hw
     case = Case(
@@ -164,7 +193,7 @@ def _read_row(
         patient=person,
         split=split,
         source="csv",
-        frame=row.frame,
+        frame=frame,
         n_frames=cine.n_frames,
         stored_frames=cine.frames,
         height_px=height,
@@ -176,152 +205,106 @@ def _read_row(
         phase=row.phase,
         round=row.round,
         lesion_box_xyxy=row.lesion_box_xyxy,
-        image_sha256=pictures.sha256(row.frame),
+        image_sha256=pictures.sha256(frame),
         deid=pictures.record(*tags),
         extra=row.extra,
     )
+    drawn, defects = drawn_of(row, case, reading.labels, contours)
+    pseudo = None
+    if drawn is None:
+        pseudo, defects = pseudo_of(row, case, reading.labels)
+    remarks = [*_remarks(row, own, contours, frame), *row.remarks]
+    if named is None and cine.n_frames > 1:
+        remarks.append(UNNAMED_FRAME)
     return Incoming(
         case=case,
         frames=pictures.frames,
         stored=pictures.stored,
-        annotations=_annotations(row, case, labels, contours),
+        annotations=drawn,
+        pseudo=pseudo,
         patient_id=row.patient_id,
         source_row=row.row,
-        notes=tuple(_remarks(row, own, contours)),
+        notes=tuple(remarks),
+        defects=defects,
     )
+
+
+UNNAMED_FRAME = "no frame_index and no frame in the contours; the middle frame was taken"
 
 
 def _cine(
-    row: LabRow, key: bytes, neighbours: int
-) -> tuple[Cine, tuple[str, tuple[str, ...], int]]:
-    """The wanted frames, and what was done with their tags: method, kept, number removed."""
-    if row.dicom is not None:
-        ds = open_dataset(row.dicom, FILE)
-        try:
-            n_frames = int(ds.get("NumberOfFrames") or 1)
-        except (TypeError, ValueError):
-            n_frames = 1
-        wanted = around(row.frame, n_frames, neighbours) or (row.frame,)
-        cine = cine_of(ds, FILE, wanted)
-        clean = strip(
-            ds,
-            pseudonym=pseudonym(key, row.patient_id),
-            remap_uid=partial(remapped_uid, key),
-            shift_days=shift_days(key, row.patient_id),
-        )
-        return cine, (METHOD, clean.kept, clean.removed)
-    if row.cine is None:
-        raise DataError("neither dicom_path nor cine_path is given")
-    return _array_cine(row.cine, row, neighbours), ("array file without header", (), 0)
-
-
-def _array_cine(path: Path, row: LabRow, neighbours: int) -> Cine:
-    """Frames of an NPY file: frames × height × width, 0..1 or 8 bits."""
+    row: LabRow, named: int | None, person: str, reading: _Reading
+) -> tuple[Cine, int, tuple[str, tuple[str, ...], int]]:
+    """The wanted frames, which of them is annotated, and what was done with the tags."""
+    if row.dicom is None:
+        if row.cine is None:
+            raise DataError("neither dicom_path nor cine_path is given; one is needed")
+        cine, frame = _array_cine(row.cine, row, named, reading.neighbours)
+        return cine, frame, ("array file without header", (), 0)
+    size_of(row.dicom, FILE)
+    ds = open_dataset(row.dicom, FILE)
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise DataError(f"cine {path.suffix} file is not there; correct cine_path") from None
-    except (OSError, ValueError) as problem:
-        raise DataError(f"cine cannot be read ({type(problem).__name__}); save it again") from None
-    if array.ndim == 2:
-        array = array[None]
-    if array.ndim != 3 or array.shape[0] <= row.frame:
-        raise DataError(f"cine has shape {array.shape}; frame {row.frame} was asked for")
-    wanted = around(row.frame, array.shape[0], neighbours)
-    frames = np.asarray(array[list(wanted)])
-    if np.issubdtype(frames.dtype, np.floating):
+        n_frames = int(ds.get("NumberOfFrames") or 1)
+    except (TypeError, ValueError):
+        n_frames = 1
+    frame = n_frames // 2 if named is None else named
+    wanted = around(frame, n_frames, reading.neighbours) or (frame,)
+    cine = cine_of(ds, FILE, wanted)
+    clean = strip(
+        ds,
+        pseudonym=person,
+        remap_uid=partial(remapped_uid, reading.key),
+        shift_days=shift_days(reading.key, row.patient_id),
+    )
+    return cine, frame, (METHOD, clean.kept, clean.removed)
+
+
+def _array_cine(path: Path, row: LabRow, named: int | None, neighbours: int) -> tuple[Cine, int]:
+    """Frames of an NPY file: frames × height × width, 0..1 or 8 bits."""
+    array = open_array(path, CINE)
+    shape = array.shape if array.ndim != 2 else (1, *array.shape)
+    if len(shape) != 3 or shape[1] * shape[2] > MAX_IMAGE_PX:
+        raise DataError(f"{CINE} has shape {shape}; expected frames × height × width; save it so")
+    frame = shape[0] // 2 if named is None else named
+    if frame >= shape[0]:
+        raise DataError(
+            f"{CINE} has {shape[0]} frames; frame {frame} was asked for; correct frame_index"
+        )
+    wanted = around(frame, shape[0], neighbours)
+    frames = np.asarray(array.reshape(shape)[list(wanted)])
+    if frames.dtype.kind == "f":
         if not np.isfinite(frames).all() or frames.min() < 0 or frames.max() > 1:
-            raise DataError("cine has values outside 0..1; save it as 0..1 or 8 bits")
-        stored, bits = np.rint(frames * 65535).astype(np.uint16), 16
+            raise DataError(f"{CINE} has values outside 0..1; save it as 0..1 or 8 bits")
+        stored, bits = np.rint(frames.astype(np.float64) * 65535).astype(np.uint16), 16
     elif frames.dtype == np.uint8:
         stored, bits = frames.astype(np.uint16), 8
     else:
-        raise DataError(f"cine has type {frames.dtype}; save it as 0..1 or 8 bits")
+        raise DataError(f"{CINE} has type {frames.dtype}; save it as 0..1 or 8 bits")
     views: tuple[View | None, ...] = (row.view,) * len(wanted)
-    return Cine(stored, wanted, int(array.shape[0]), bits, "MONOCHROME2", None, None, views, None)
+    return Cine(stored, wanted, shape[0], bits, "MONOCHROME2", None, None, views, None), frame
 
 
-def _remarks(row: LabRow, header: View | None, contours: Contours | None) -> Iterator[str]:
+def _remarks(
+    row: LabRow, header: View | None, contours: Contours | None, frame: int
+) -> Iterator[str]:
     """Disagreements between the CSV and the files it names."""
-    if row.view is not None and header is not None:
-        apart = abs(row.view.primary_deg - header.primary_deg)
-        if apart > ANGLES_AGREE_DEG:
-            opposite = abs(row.view.primary_deg + header.primary_deg) <= ANGLES_AGREE_DEG
+    for view, owner in ((row.view, "CSV"), (contours.view if contours else None, "contours")):
+        if view is None or header is None:
+            continue
+        if abs(view.primary_deg - header.primary_deg) > ANGLES_AGREE_DEG:
+            opposite = abs(view.primary_deg + header.primary_deg) <= ANGLES_AGREE_DEG
             yield (
-                "primary angle has the opposite sign in the CSV and in the file; the file's is "
-                "kept; see --angles"
+                f"primary angle has the opposite sign in the {owner} and in the file; the file's "
+                "is kept; see --angles"
                 if opposite
-                else "primary angle differs between the CSV and the file; the file's is kept"
+                else f"primary angle differs between the {owner} and the file; the file's is kept"
             )
-        if abs(row.view.secondary_deg - header.secondary_deg) > ANGLES_AGREE_DEG:
-            yield "secondary angle differs between the CSV and the file; the file's is kept"
-    if contours is not None and contours.frame is not None and contours.frame != row.frame:
+        if abs(view.secondary_deg - header.secondary_deg) > ANGLES_AGREE_DEG:
+            yield f"secondary angle differs between the {owner} and the file; the file's is kept"
+    if contours is not None and contours.frame is not None and contours.frame != frame:
         yield "contours name another frame than the CSV; the CSV's is kept"
     if row.segment is None:
         yield "segment is not one of the labels; the case has none"
-
-
-def read_mask(path: Path, hw: tuple[int, int]) -> Bool[np.ndarray, "h w"]:
-    """A mask file, PNG or NPY, at the size of the image (nearest neighbour).
-
-    Raises:
-        DataError: missing, unreadable, not two-dimensional or of another shape of picture.
-    """
-    try:
-        values = (
-            np.load(path, allow_pickle=False)
-            if path.suffix.casefold() == ".npy"
-            else np.asarray(Image.open(path).convert("L"))
-        )
-    except FileNotFoundError:
-        raise DataError(f"mask {path.suffix} file is not there; correct its path") from None
-    except (OSError, ValueError, UnidentifiedImageError) as problem:
-        raise DataError(f"mask cannot be read ({type(problem).__name__}); save it again") from None
-    if values.ndim != 2 or values.shape[0] * hw[1] != values.shape[1] * hw[0]:
-        raise DataError(f"mask has shape {values.shape}; expected that of the image, {hw}")
-    bitmap: UInt8[np.ndarray, "h w"] = (np.asarray(values) > 0).astype(np.uint8)
-    if bitmap.shape != hw:
-        bitmap = np.asarray(
-            Image.fromarray(bitmap).resize((hw[1], hw[0]), Image.Resampling.NEAREST)
-        )
-    return bitmap.astype(bool)
-
-
-def _annotations(
-    row: LabRow, case: Case, labels: LabelSet, contours: Contours | None
-) -> AnnotationSet | None:
-    """The expert's masks that came with a row; nothing when it brings none."""
-    hw = (case.height_px, case.width_px)
-    if contours is None and row.mask is None:
-        return None
-    segment = contours.bitmap(hw) if contours else read_mask(row.mask, hw) if row.mask else None
-    if segment is None or not segment.any():
-        raise DataError("the mask of the segment is empty; correct it")
-    if row.segment is None:
-        raise DataError(
-            "annotated, but its segment is not one of the labels; correct cass_segment or "
-            "vessel_pattern"
-        )
-    builder = AnnotationSetBuilder(labels, {"source": "csv"})
-    image = builder.add_image(case.ref, hw, status="ok")
-    builder.add_mask(
-        image, row.segment, encode(segment), Origin.HUMAN, attributes=_measured(row, contours)
-    )
-    trees = labels.of_role("tree")
-    if row.tree is not None and trees:
-        tree = read_mask(row.tree, hw)
-        if tree.any():
-            builder.add_mask(image, trees[0].name, encode(tree), Origin.PSEUDO)
-    return builder.build()
-
-
-def _measured(row: LabRow, contours: Contours | None) -> dict[str, str]:
-    given = {
-        name.casefold(): f"{value:g}"
-        for name, value in (contours.measurements if contours else {}).items()
-        if "coord" not in name and "index" not in name
-    }
-    return {**given, **row.measurements}
 
 
 def spacing_text(spacing: PixelSpacing | None) -> str:

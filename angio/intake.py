@@ -3,8 +3,9 @@
 Knows no source format. A case that cannot be used becomes a line of the report; the rest goes on.
 """
 
+import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +13,7 @@ from jaxtyping import UInt8, UInt16
 from pydantic import Field
 
 from angio.burned_text import paint_over
-from angio.deident import Relink, add_relinks
+from angio.deident import Relink, add_relinks, key_of
 from angio.pixel_check import Checked, check
 from angio.review import Desk
 from casebook.annotations import AnnotationSet
@@ -23,7 +24,9 @@ from casebook.errors import AngioloopError, StateError
 from casebook.home import Home
 
 Progress = Callable[[int, int], None]
-RELINK_EVERY = 50
+DRY_KEY = bytes(32)
+"""Key of a dry run in a workspace that has none: nothing made with it is kept."""
+_VARYING = re.compile(r"(?<!\w)'[^']*'|\"[^\"]*\"|\d+(?:[.,×x]\d+)*")
 
 
 class ImportProblem(Document):
@@ -31,6 +34,21 @@ class ImportProblem(Document):
 
     where: str
     message: str
+    part: bool = False
+    """Only a part was left out: the case came in without it."""
+
+    @property
+    def kind(self) -> str:
+        """The message without what differs from row to row: quoted text and numbers."""
+        return _VARYING.sub("…", self.message)
+
+
+class ProblemGroup(Document):
+    """All problems of one kind."""
+
+    kind: str
+    count: int
+    examples: tuple[ImportProblem, ...]
 
 
 class ImportReport(Document):
@@ -46,7 +64,14 @@ class ImportReport(Document):
     splits: dict[str, int] = Field(default_factory=dict)
     notes: tuple[str, ...] = ()
     problems: tuple[ImportProblem, ...] = ()
+    groups: tuple[ProblemGroup, ...] = ()
+    """The same problems by kind, the most frequent first."""
     dry_run: bool = False
+
+    @property
+    def left_out(self) -> int:
+        """How many rows or files brought no case."""
+        return sum(not problem.part for problem in self.problems)
 
 
 @dataclass(frozen=True)
@@ -57,11 +82,15 @@ class Incoming:
     frames: dict[int, bytes]
     stored: dict[int, bytes]
     annotations: AnnotationSet | None = None
+    pseudo: AnnotationSet | None = None
+    """What another program drew, on a case without expert annotations."""
     patient_id: str = ""
     """The original id, for the re-link table only; empty when the source has none."""
     source_row: str = ""
     notes: tuple[str, ...] = ()
     """Kinds of disagreement worth counting."""
+    defects: tuple[str, ...] = ()
+    """Parts that could not be used; the case comes in without them."""
 
 
 @dataclass
@@ -179,28 +208,21 @@ def take_in(
     splits: Counter[str] = Counter()
     remarks: Counter[str] = Counter()
     failed = list(problems)
-    relinks: list[Relink] = []
-    try:
-        for done, (where, read) in enumerate(cases, start=1):
-            try:
-                incoming = read()
-                outcome[_file(catalogue, incoming)] += 1
-            except AngioloopError as problem:
-                failed.append(ImportProblem(where=where, message=str(problem)))
-            else:
-                outcome["annotated"] += incoming.annotations is not None
-                splits[incoming.case.split.value] += 1
-                remarks.update(incoming.notes)
-                if incoming.patient_id:
-                    relinks.append(_relink(incoming))
-            if len(relinks) >= RELINK_EVERY and not dry_run:
-                add_relinks(home, relinks)
-                relinks.clear()
-            if progress is not None:
-                progress(done, total)
-    finally:
-        if relinks and not dry_run:
-            add_relinks(home, relinks)
+    for done, (where, read) in enumerate(cases, start=1):
+        try:
+            incoming = read()
+            outcome[_file(home, catalogue, incoming)] += 1
+        except AngioloopError as problem:
+            failed.append(ImportProblem(where=where, message=str(problem)))
+        else:
+            outcome["annotated"] += incoming.annotations is not None
+            splits[incoming.case.split.value] += 1
+            remarks.update(incoming.notes)
+            failed += [
+                ImportProblem(where=where, message=defect, part=True) for defect in incoming.defects
+            ]
+        if progress is not None:
+            progress(done, total)
     counted = [f"{text} ({number} cases)" for text, number in sorted(remarks.items())]
     return ImportReport(
         source=source,
@@ -211,17 +233,16 @@ def take_in(
         splits=dict(sorted(splits.items())),
         notes=(*notes, *counted),
         problems=tuple(failed),
+        groups=grouped(failed),
         dry_run=dry_run,
     )
 
 
-def _relink(incoming: Incoming) -> Relink:
-    case = incoming.case
-    return Relink(case.patient, incoming.patient_id, case.case_id, incoming.source_row)
+def _file(home: Home, catalogue: Catalogue | None, incoming: Incoming) -> str:
+    """Put a case into the catalogue unless it is there already.
 
-
-def _file(catalogue: Catalogue | None, incoming: Incoming) -> str:
-    """Put a case into the catalogue unless it is there already."""
+    Its line in the re-link table comes first: a kill between the two leaves no case without one.
+    """
     if catalogue is None:
         return "imported"
     case = incoming.case
@@ -229,10 +250,36 @@ def _file(catalogue: Catalogue | None, incoming: Incoming) -> str:
         known: Case | None = catalogue.get(case.case_id)
     except StateError:
         known = None
-    if known == case and catalogue.expert_annotations(case.case_id) == incoming.annotations:
+    if (
+        known == case
+        and catalogue.expert_annotations(case.case_id) == incoming.annotations
+        and catalogue.pseudo_annotations(case.case_id) == incoming.pseudo
+    ):
         return "unchanged"
-    catalogue.add(case, incoming.frames, stored=incoming.stored, annotations=incoming.annotations)
+    if incoming.patient_id:
+        line = Relink(case.patient, incoming.patient_id, case.case_id, incoming.source_row)
+        add_relinks(home, [line])
+    catalogue.add(
+        case, incoming.frames, stored=incoming.stored, annotations=incoming.annotations,
+        pseudo=incoming.pseudo,
+    )  # fmt: skip
     return "imported" if known is None else "replaced"
+
+
+def grouped(problems: Iterable[ImportProblem], examples: int = 3) -> tuple[ProblemGroup, ...]:
+    """Problems by kind with some examples of each, the most frequent kind first."""
+    found: dict[str, list[ImportProblem]] = {}
+    counts: Counter[str] = Counter()
+    for problem in problems:
+        kind = problem.kind
+        counts[kind] += 1
+        shown = found.setdefault(kind, [])
+        if len(shown) < examples:
+            shown.append(problem)
+    return tuple(
+        ProblemGroup(kind=kind, count=counts[kind], examples=tuple(shown))
+        for kind, shown in sorted(found.items(), key=lambda entry: (-counts[entry[0]], entry[0]))
+    )
 
 
 def around(frame: int, n_frames: int, neighbours: int) -> tuple[int, ...]:
@@ -240,10 +287,6 @@ def around(frame: int, n_frames: int, neighbours: int) -> tuple[int, ...]:
     return tuple(range(max(0, frame - neighbours), min(n_frames, frame + neighbours + 1)))
 
 
-def first_of_each(problems: Iterable[ImportProblem], most: int = 5) -> Iterator[str]:
-    """Some problems as lines, for people."""
-    listed = list(problems)
-    for problem in listed[:most]:
-        yield f"{problem.where}: {problem.message}"
-    if len(listed) > most:
-        yield f"… and {len(listed) - most} more (--json lists all)"
+def key_for(home: Home, *, dry_run: bool) -> bytes:
+    """The installation's key; a dry run makes none where there is none."""
+    return DRY_KEY if dry_run and not (home.private / "key").exists() else key_of(home)

@@ -1,22 +1,20 @@
-"""The lab's CSV: one row an analysed segment, columns in any order, names in any spelling.
+"""One row of the lab's CSV: an analysed segment, names in any spelling.
 
 Knows nothing of pixels; a row that cannot be used raises, and the import goes on with the next.
 """
 
-import csv
+import math
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Literal
 
-from angio.contours import angle_deg
+from angio.contours import AngleSign, angle_deg
 from casebook.cases import Split, View
 from casebook.documents import Document
 from casebook.errors import DataError
 from casebook.labels import LabelSet
-
-AngleSign = Literal["lao-positive", "rao-positive"]
 
 _ALIASES = {
     "contours_path": ("contours_path", "medis_contour_path"),
@@ -34,8 +32,11 @@ _KNOWN = frozenset(
 _IDENTITY = re.compile(
     r"name|birth|dob|\bid\b|_id$|^id_|mrn|ssn|address|phone|date|path|physician", re.I
 )
+_MEASURES = {"mld_mm": 20.0, "diameter_stenosis_pct": 100.0, "lesion_length_mm": 500.0}
+"""Measurements with the largest value a coronary artery can have."""
 _PHASES = ("INDEX", "BASELINE", "PRE", "POST", "FINAL", "FOLLOW", "UP")
 _PREFIX = re.compile(r"^\s*ALL[\s_-]*RISE[\s_-]*", re.I)
+_DASHES = re.compile("[\u2010-\u2015\u2212]")
 _EMPTY = frozenset({"", "nan", "none", "null", "n/a", "na"})
 
 
@@ -56,7 +57,8 @@ class LabRow:
     """Its own id, else its line number."""
     line: int
     patient_id: str
-    frame: int
+    frame: int | None
+    """Counted from 0, when the row says."""
     segment: str | None
     """Label name."""
     vessel: str | None
@@ -72,6 +74,8 @@ class LabRow:
     lesion_box_xyxy: tuple[float, float, float, float] | None = None
     measurements: dict[str, str] = field(default_factory=dict)
     extra: dict[str, str] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+    """What was left out of the row."""
 
 
 def _text(values: Mapping[str, str], name: str) -> str | None:
@@ -80,8 +84,12 @@ def _text(values: Mapping[str, str], name: str) -> str | None:
 
 
 def patient_of(text: str) -> str:
-    """The patient's id without the study's name: `ALL RISE 101-0025` is 101-0025."""
-    return _PREFIX.sub("", text).strip()
+    """The patient's id without the study's name: `ALL RISE 101-0025` is 101-0025.
+
+    Other dashes, widths and spaces of the same id are made one, lest a patient be in two splits.
+    """
+    plain = _DASHES.sub("-", unicodedata.normalize("NFKC", text))
+    return " ".join(_PREFIX.sub("", plain).split())
 
 
 def segment_of(values: Mapping[str, str], labels: LabelSet) -> str | None:
@@ -121,18 +129,13 @@ def _view(values: Mapping[str, str], sign: AngleSign) -> View | None:
     secondary = _text(values, "secondary_angle")
     if primary is None or secondary is None:
         return None
-    a, b = angle_deg(_plain(primary)), angle_deg(_plain(secondary))
-    if a is None or b is None or max(abs(a), abs(b)) > 180:
-        raise DataError(f"angles {primary!r}, {secondary!r}; expected degrees")
-    spelt = primary.strip()[:1].isalpha()
-    return View(primary_deg=-a if sign == "rao-positive" and not spelt else a, secondary_deg=b)
-
-
-def _plain(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text
+    a, b = angle_deg(primary, "primary", sign), angle_deg(secondary, "secondary")
+    if a is None or b is None:
+        raise DataError(
+            f"angles {primary!r}, {secondary!r}; expected degrees, or words such as 'RAO 30', "
+            "'CRA 20'; correct them"
+        )
+    return View(primary_deg=a, secondary_deg=b)
 
 
 def _slashes(text: str) -> str:
@@ -142,10 +145,15 @@ def _slashes(text: str) -> str:
 def _path(text: str | None, root: Path, options: CsvOptions) -> Path | None:
     if text is None:
         return None
+    if "\0" in text or ".." in PurePosixPath(text.replace("\\", "/")).parts:
+        raise DataError(
+            "a path has '..' or a NUL; expected one below the CSV's folder, or an absolute one; "
+            "write it plainly or remap it with --path-map"
+        )
     for start, instead in options.path_map:
-        if _slashes(text).startswith(_slashes(start)):
-            rest = text[len(start) :].replace("\\", "/").lstrip("/")
-            return root / instead / rest
+        known, given = _slashes(start).rstrip("/"), _slashes(text)
+        if given == known or given.startswith(f"{known}/"):
+            return root / instead / text[len(known) :].replace("\\", "/").lstrip("/")
     windows = PureWindowsPath(text)
     if windows.drive:
         raise DataError(
@@ -163,8 +171,8 @@ def _whole(values: Mapping[str, str], name: str) -> int | None:
         number = float(raw)
     except ValueError:
         number = float("nan")
-    if number != number or number != int(number) or number < 0:
-        raise DataError(f"{name} is {raw!r}; expected a whole number from 0")
+    if not 0 <= number < 1e9 or number != int(number):
+        raise DataError(f"{name} is {raw!r}; expected a whole number from 0; correct it")
     return int(number)
 
 
@@ -175,8 +183,13 @@ def _box(text: str | None) -> tuple[float, float, float, float] | None:
         numbers = [float(part) for part in re.split(r"[\s,;]+", text.strip("[]() "))]
     except ValueError:
         numbers = []
-    if len(numbers) != 4 or numbers[0] >= numbers[2] or numbers[1] >= numbers[3]:
-        raise DataError(f"lesion_box is {text!r}; expected 'x1 y1 x2 y2' in px")
+    if (
+        len(numbers) != 4
+        or not all(math.isfinite(number) for number in numbers)
+        or numbers[0] >= numbers[2]
+        or numbers[1] >= numbers[3]
+    ):
+        raise DataError(f"lesion_box is {text!r}; expected 'x1 y1 x2 y2' in px; correct it")
     return numbers[0], numbers[1], numbers[2], numbers[3]
 
 
@@ -221,16 +234,12 @@ def parse_row(
         if name and name not in _KNOWN and not _IDENTITY.search(name)
         and (value or "").strip() and patient_of(patient) not in value
     }  # fmt: skip
-    measured = {
-        name: text
-        for name in ("mld_mm", "diameter_stenosis_pct", "lesion_length_mm")
-        if (text := _text(values, name)) is not None
-    }
+    measured, remarks = _measured(values)
     return LabRow(
         row=_text(values, "row_id") or f"line {line}",
         line=line,
         patient_id=patient_of(patient),
-        frame=_whole(values, "frame_index") or 0,
+        frame=_whole(values, "frame_index"),
         segment=segment_of(values, labels),
         vessel=_text(values, "vessel_name"),
         phase=phase_of(values),
@@ -245,33 +254,23 @@ def parse_row(
         lesion_box_xyxy=_box(_text(values, "lesion_box")),
         measurements=measured,
         extra=extra,
+        remarks=remarks,
     )
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """All rows by lower-case column name.
-
-    Raises:
-        DataError: missing, not text, or without a patient_id column.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, restkey="", restval="")
-            columns = [(name or "").strip().casefold() for name in reader.fieldnames or ()]
-            rows = [
-                {
-                    name.strip().casefold(): value
-                    for name, value in row.items()
-                    if name and isinstance(value, str)
-                }
-                for row in reader
-            ]
-    except FileNotFoundError:
-        raise DataError(f"{path} is not there; give the CSV's path") from None
-    except (UnicodeDecodeError, csv.Error, OSError) as problem:
-        raise DataError(f"{path} is not a readable CSV ({problem}); save it as UTF-8") from None
-    if "patient_id" not in columns:
-        raise DataError(
-            f"{path} has columns {', '.join(columns) or 'none'}; expected patient_id among them"
-        )
-    return rows
+def _measured(values: Mapping[str, str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The measurements a row gives, and which of them are no numbers."""
+    measured, remarks = {}, []
+    for name, most in _MEASURES.items():
+        text = _text(values, name)
+        if text is None:
+            continue
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if 0 <= number <= most:
+            measured[name] = text
+        else:
+            remarks.append(f"{name} is not a number from 0 to {most:g}; it was left out")
+    return measured, tuple(remarks)

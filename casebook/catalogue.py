@@ -50,6 +50,25 @@ def png_bytes(
     return stream.getvalue()
 
 
+def png_is_whole(payload: bytes) -> bool:
+    """Whether every chunk of a PNG is there up to the last, with the checksum it says.
+
+    The decoder itself leaves the checksums of the pixels unread.
+    Source: W3C PNG (Third Edition), 5.3 and 5.5.
+    """
+    position = 8
+    while position + 12 <= len(payload):
+        length = int.from_bytes(payload[position : position + 4], "big")
+        kind = payload[position + 4 : position + 8]
+        end = position + 8 + length
+        if int.from_bytes(payload[end : end + 4], "big") != zlib.crc32(payload[position + 4 : end]):
+            return False
+        if kind == b"IEND":
+            return True
+        position = end + 4
+    return False
+
+
 def read_png(payload: bytes) -> Frame:
     """An 8-bit grey frame with the geometry its text chunks carry.
 
@@ -63,6 +82,8 @@ def read_png(payload: bytes) -> Frame:
         with Image.open(io.BytesIO(payload), formats=_FORMATS) as image:
             if image.width * image.height > MAX_IMAGE_PX:
                 raise TooLargeError(f"image of {image.width}×{image.height} px; send one frame")
+            if image.format == "PNG" and not png_is_whole(payload):
+                raise DataError("not a readable image: a checksum differs; send PNG or JPEG")
             if image.mode.startswith("I") or image.mode == "F":
                 raise DataError(f"image has mode {image.mode}; expected 8 bits; render it first")
             grey = image if image.mode == "L" else image.convert("RGB").convert("L")
@@ -124,8 +145,16 @@ class Catalogue:
         *,
         stored: Mapping[int, bytes] | None = None,
         annotations: AnnotationSet | None = None,
+        pseudo: AnnotationSet | None = None,
     ) -> None:
         """Add or replace a case: files first, then the row that makes it visible.
+
+        Args:
+            case: The case.
+            frames: Its rendered frames as PNG.
+            stored: The stored bits of some frames as PNG.
+            annotations: What experts drew, when they did.
+            pseudo: What another program drew and nobody reviewed; it makes no case annotated.
 
         Raises:
             DataError: the annotated frame is not among the frames, its hash is another, or the
@@ -149,8 +178,13 @@ class Catalogue:
                 write_bytes(self.frame_path(FrameRef(case_id=case.case_id, frame=index)), payload)
             for index, payload in (stored or {}).items():
                 write_bytes(self.stored_path(FrameRef(case_id=case.case_id, frame=index)), payload)
-            if annotations is not None:
-                write_annotations(self.folder(case.case_id) / "expert.coco.json", annotations)
+            drawn = {
+                self._expert_path(case.case_id): annotations,
+                self._pseudo_path(case.case_id): pseudo,
+            }
+            for path, found in drawn.items():
+                if found is not None:
+                    write_annotations(path, found)
             with connection:
                 connection.execute(
                     "INSERT OR REPLACE INTO cases VALUES (?,?,?,?,?,?)",
@@ -163,6 +197,9 @@ class Catalogue:
                         case.model_dump_json(),
                     ),
                 )
+            for path, found in drawn.items():
+                if found is None:  # of an earlier import; after the row, so that a kill shows
+                    path.unlink(missing_ok=True)
 
     def get(self, case_id: str) -> Case:
         """One case.
@@ -215,5 +252,16 @@ class Catalogue:
 
     def expert_annotations(self, case_id: str) -> AnnotationSet | None:
         """The annotations that came with the case, when any did."""
-        path = self.folder(case_id) / "expert.coco.json"
+        path = self._expert_path(case_id)
         return read_annotations(path) if path.exists() else None
+
+    def pseudo_annotations(self, case_id: str) -> AnnotationSet | None:
+        """What another program drew on a case that no expert has annotated, when that came."""
+        path = self._pseudo_path(case_id)
+        return read_annotations(path) if path.exists() else None
+
+    def _expert_path(self, case_id: str) -> Path:
+        return self.folder(case_id) / "expert.coco.json"
+
+    def _pseudo_path(self, case_id: str) -> Path:
+        return self.folder(case_id) / "pseudo.coco.json"

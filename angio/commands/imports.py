@@ -17,10 +17,11 @@ from angio.commands.options import (
     labels_option,
     pair,
 )
+from angio.contours import AngleSign
 from angio.dicom_folder import import_dicom
 from angio.importing import import_csv
-from angio.intake import ImportReport, first_of_each
-from angio.lab_csv import AngleSign, CsvOptions
+from angio.intake import ImportReport
+from angio.lab_csv import CsvOptions
 from casebook.errors import DataError
 from casebook.home import Home
 from casebook.labels import read_labels
@@ -51,13 +52,19 @@ def _tell(report: ImportReport, as_json: bool) -> None:
         )
         for note in report.notes:
             click.echo(f"note: {note}", err=True)
-        for line in first_of_each(report.problems):
-            click.echo(f"left out: {line}", err=True)
+        for group in report.groups:
+            click.echo(f"{group.count} × {group.kind}", err=True)
+            for problem in group.examples:
+                click.echo(f"    {problem.where}: {problem.message}", err=True)
+        if report.problems:
+            click.echo("(--json lists every one)", err=True)
     usable = report.imported + report.replaced + report.unchanged
+    parts = len(report.problems) - report.left_out
+    without = f", {parts} without a part" if parts else ""
     if not usable:
-        raise DataError(f"no case could be used ({len(report.problems)} left out; see above)")
+        raise DataError(f"no case could be used ({report.left_out} left out; see above)")
     if report.problems:
-        raise DataError(f"{len(report.problems)} left out, {usable} usable; see above")
+        raise DataError(f"{report.left_out} left out, {usable} usable{without}; see above")
 
 
 @import_.command("csv")
@@ -78,6 +85,11 @@ def _tell(report: ImportReport, as_json: bool) -> None:
     metavar="FROM=TO",
     help="Put TO in place of a path's beginning, for instance E:/study=data.",
 )
+@click.option(
+    "--validation-csv",
+    type=click.Path(path_type=Path),
+    help="Another CSV of this form; the patients in it are for validation.",
+)
 @_neighbours
 @dry_run_option
 @json_option
@@ -87,6 +99,7 @@ def import_csv_(
     labels: Path,
     angles: AngleSign,
     path_maps: tuple[str, ...],
+    validation_csv: Path | None,
     neighbours: int,
     dry_run: bool,
     as_json: bool,
@@ -102,7 +115,7 @@ def import_csv_(
     )
     with bar("rows") as progress:
         report = import_csv(
-            path, Home.resolve(home), read_labels(labels), options,
+            path, Home.resolve(home), read_labels(labels), options, validation=validation_csv,
             neighbours=neighbours, dry_run=dry_run, progress=progress,
         )  # fmt: skip
     _tell(report, as_json)

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from angio.contours import angle_deg, read_contours
+from angio.contours import Axis, angle_deg, read_contours
 from angio.deident import read_relink
-from angio.importing import import_csv, read_mask
+from angio.importing import import_csv
 from angio.intake import ImportReport
 from angio.lab_csv import CsvOptions, parse_row, patient_of, phase_of, segment_of
+from angio.lab_masks import read_mask, read_pseudo_label
 from angio.phantoms.truth import CaseTruth, StudyTruth
 from casebook.annotations import Origin
 from casebook.cases import Split
@@ -273,12 +274,21 @@ def test_unknown_columns_are_kept_unless_they_look_like_identity(
 
 
 @pytest.mark.parametrize(
-    ("text", "degrees"),
-    [("RAO 30", -30.0), ("LAO 30", 30.0), ("CAU 20", -20.0), ("cran 15.5", 15.5), (-12, -12.0),
-     ("12", 12.0), ("steep", None), (None, None)],
+    ("text", "axis", "degrees"),
+    [("RAO 30", "primary", -30.0), ("LAO 30", "primary", 30.0), ("CAU 20", "secondary", -20.0),
+     ("cran 15.5", "secondary", 15.5), (-12, "primary", -12.0), ("12", "primary", 12.0),
+     ("rao30°", "primary", -30.0), ("steep", "primary", None), (None, "primary", None),
+     ("CRA 20", "primary", None), ("RAO -30", "primary", None), (True, "primary", None),
+     (float("nan"), "primary", None), (200, "primary", None), ("1e2", "primary", None)],
 )  # fmt: skip
-def test_angles_may_be_words(text: object, degrees: float | None) -> None:
-    assert angle_deg(text) == degrees
+def test_angles_may_be_words(text: object, axis: Axis, degrees: float | None) -> None:
+    assert angle_deg(text, axis) == degrees
+
+
+def test_the_sign_setting_turns_numbers_but_not_words() -> None:
+    assert angle_deg("30", "primary", "rao-positive") == -30
+    assert angle_deg("LAO 30", "primary", "rao-positive") == 30
+    assert angle_deg("30", "secondary", "rao-positive") == 30
 
 
 def test_damaged_contours_are_refused(tmp_path: Path, study: tuple[Path, StudyTruth]) -> None:
@@ -301,17 +311,36 @@ def test_damaged_contours_are_refused(tmp_path: Path, study: tuple[Path, StudyTr
     assert found.frame == payload["frame_num"]
     assert found.spacing is not None
     assert found.spacing.source == "calibrated"
-    with pytest.raises(MaskError, match="no pixel"):
+    with pytest.raises(MaskError, match="never resized"):
         found.bitmap((4, 4))
+    turned = {**payload, "right_edge": payload["right_edge"][::-1]}
+    path.write_text(json.dumps(turned))
+    with pytest.raises(DataError, match="opposite directions"):
+        read_contours(path)
+    path.write_text(
+        json.dumps({**payload, "view_angles": {"primary_angle": "up", "secondary_angle": 1}})
+    )
+    with pytest.raises(DataError, match="view_angles"):
+        read_contours(path)
+    path.write_text(
+        json.dumps(
+            {**payload, "view_angles": {"primary_angle": "RAO 30", "secondary_angle": "CRA 20"}}
+        )
+    )
+    assert str(read_contours(path).view) == "RAO 30 cranial 20"
 
 
-def test_masks_of_another_size_are_fitted_or_refused(tmp_path: Path) -> None:
+def test_pseudo_labels_of_another_size_are_fitted_and_experts_masks_never(tmp_path: Path) -> None:
     small = np.zeros((32, 32), dtype=np.uint8)
     small[8:16, 8:16] = 1
     Image.fromarray(small).save(tmp_path / "m.png")
-    assert read_mask(tmp_path / "m.png", (64, 64)).sum() == 256
-    with pytest.raises(DataError, match="shape"):
-        read_mask(tmp_path / "m.png", (64, 32))
+    fitted = read_pseudo_label(tmp_path / "m.png", (64, 64))
+    np.testing.assert_array_equal(fitted, small.repeat(2, axis=0).repeat(2, axis=1) > 0)
+    with pytest.raises(DataError, match="proportions"):
+        read_pseudo_label(tmp_path / "m.png", (64, 32))
+    with pytest.raises(DataError, match="size of the image"):
+        read_mask(tmp_path / "m.png", (64, 64))
+    assert read_mask(tmp_path / "m.png", (32, 32)).sum() == 64
     (tmp_path / "n.png").write_bytes(b"no")
     with pytest.raises(DataError, match="cannot be read"):
         read_mask(tmp_path / "n.png", (64, 64))
