@@ -138,8 +138,12 @@ def wrapper(path: Path, sockets: Path, folder: Path = FUNCTION) -> Iterator[Wrap
         stack.callback(process.kill)
         events, control = (stack.enter_context(each.accept()[0]) for each in listeners)
         drained = stack.enter_context(control.makefile("rb"))
-        threading.Thread(target=lambda: [None for _ in drained], daemon=True).start()
+        reader = threading.Thread(target=lambda: [None for _ in drained], daemon=True)
+        reader.start()
         lines = stack.enter_context(events.makefile("rb"))
+        # First of all in the end: a file that a thread still reads cannot be closed.
+        stack.callback(reader.join, 10)
+        stack.callback(process.kill)
         running = Wrapper(events, lines)
         running.wait(b"s")
         yield running
