@@ -20,8 +20,7 @@ from cvat_sync.remote import (
     RemoteTask,
     WorkingTime,
 )
-from cvat_sync.status import check_labels, check_server, check_worker, remote_status
-from tests.fakes.cvat_round import LABELS, make_round
+from cvat_sync.status import remote_status
 
 WHEN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -140,33 +139,3 @@ def test_the_status_lists_open_jobs(tmp_path: Path) -> None:
 def test_a_round_that_was_not_pushed_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="cvatsync push --round 2"):
         need_pushed(RoundFolder(Home(tmp_path), 2))
-
-
-def test_the_doctor_tells_what_the_server_said() -> None:
-    (finding,) = check_server(SmallCvat(failure=AccessError("wrong token")))
-    assert (finding.is_well, finding.text) == (False, "wrong token")
-    cvat = SmallCvat()
-    assert [one.is_well for one in check_server(cvat)] == [True, True]
-    cvat.functions_failure = RemoteError("no Nuclio")
-    assert [one.is_well for one in check_server(cvat)] == [True, False]
-
-
-def test_the_doctor_compares_labels(tmp_path: Path) -> None:
-    folder, cvat = make_round(tmp_path), SmallCvat()
-    assert "not made yet" in check_labels(folder, cvat).text
-    cvat.projects_there = (RemoteProject(7, "p", "angioloop:project:test vessels"),)
-    cvat.labels_there = tuple(RemoteLabel(1, one.name, {}) for one in LABELS.labels[1:])
-    finding = check_labels(folder, cvat)
-    assert not finding.is_well
-    assert "lacks LAD" in finding.text
-    cvat.labels_there = tuple(RemoteLabel(1, one.name, {}) for one in LABELS.labels)
-    assert check_labels(folder, cvat).is_well
-
-
-def test_the_doctor_knows_whose_the_queue_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("ANGIOLOOP_BROKER", raising=False)
-    assert "started when needed" in check_worker(Home(tmp_path)).text
-    monkeypatch.setenv("ANGIOLOOP_BROKER", "redis://queue")
-    assert check_worker(Home(tmp_path)).text == "broker of your own"
