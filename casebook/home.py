@@ -10,6 +10,7 @@ audit.jsonl       who pushed, promoted, rolled back, and why
 
 import getpass
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,8 +19,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from casebook.documents import Document, append_line
-from casebook.errors import BusyError
+from casebook.documents import Document, append_line, read_document, write_document
+from casebook.errors import BusyError, DataError, StateError
 
 
 class AuditEntry(Document):
@@ -90,11 +91,14 @@ class Home:
 
     def audit(self, action: str, subject: str, reason: str = "") -> None:
         """Add a line to audit.jsonl."""
-        who = os.environ.get("ANGIOLOOP_USER") or _login()
         entry = AuditEntry(
-            at=datetime.now(UTC), who=who, action=action, subject=subject, reason=reason
+            at=datetime.now(UTC), who=_user(), action=action, subject=subject, reason=reason
         )
         append_line(self.root / "audit.jsonl", entry)
+
+
+def _user() -> str:
+    return os.environ.get("ANGIOLOOP_USER") or _login()
 
 
 def _login() -> str:
@@ -104,12 +108,40 @@ def _login() -> str:
         return f"uid {os.getuid()}"
 
 
+class LockOwner(Document):
+    """Who holds a lock, for the message to who comes second."""
+
+    who: str
+    host: str
+    pid: int
+    since: datetime
+
+    def __str__(self) -> str:
+        """For instance `kim on lab-3, process 4711, since 2026-01-01 10:05 (12 min)`."""
+        minutes = (datetime.now(UTC) - self.since).total_seconds() / 60
+        return (
+            f"{self.who} on {self.host}, process {self.pid}, since "
+            f"{self.since:%Y-%m-%d %H:%M} UTC ({minutes:.0f} min)"
+        )
+
+
+def _owner_path(lock: Path) -> Path:
+    return lock.with_name(f"{lock.name}.owner")
+
+
+def _owner(lock: Path) -> str:
+    try:
+        return f"by {read_document(_owner_path(lock), LockOwner)}"
+    except (StateError, DataError):  # this moment taken or freed
+        return f"lock {lock.name}"
+
+
 @contextmanager
 def locked(path: Path, what: str, *, timeout_s: float = 0.0) -> Iterator[None]:
     """Hold a lock file; the system frees it when the holder dies.
 
     Raises:
-        BusyError: somebody else holds it.
+        BusyError: somebody else holds it; says who and since when.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
@@ -117,11 +149,16 @@ def locked(path: Path, what: str, *, timeout_s: float = 0.0) -> Iterator[None]:
         lock.acquire(timeout=timeout_s)
     except Timeout:
         raise BusyError(
-            f"{what} is already running (lock {path.name}); wait for it or stop it"
+            f"{what} is already running ({_owner(path)}); wait for it or stop it"
         ) from None
+    owner = LockOwner(
+        who=_user(), host=socket.gethostname(), pid=os.getpid(), since=datetime.now(UTC)
+    )
     try:
+        write_document(_owner_path(path), owner)
         yield
     finally:
+        _owner_path(path).unlink(missing_ok=True)
         lock.release()
 
 

@@ -18,6 +18,7 @@ from cvat_sync.remote import (
     RemoteShape,
     RemoteTag,
     RemoteTask,
+    TaskOptions,
     WorkingTime,
 )
 
@@ -28,13 +29,19 @@ _WORKING_TIME = "send:working_time"
 
 def project(entry: Json) -> RemoteProject:
     """A project as listed or just created."""
-    return RemoteProject(int(entry["id"]), str(entry["name"]), str(entry["bug_tracker"] or ""))
+    return RemoteProject(int(entry["id"]), str(entry["name"]), _key(entry))
+
+
+def _key(entry: Json) -> str:
+    """What we wrote into the issue tracker's address: all of it, or what follows its `#`."""
+    return str(entry["bug_tracker"] or "").rpartition("#")[2]
 
 
 def label(entry: Json) -> RemoteLabel:
     """A label as listed."""
     attributes = {str(one["name"]): int(one["id"]) for one in entry["attributes"]}
-    return RemoteLabel(int(entry["id"]), str(entry["name"]), attributes)
+    kind = str(entry.get("type") or "any")
+    return RemoteLabel(int(entry["id"]), str(entry["name"]), attributes, kind)
 
 
 def task(entry: Json) -> RemoteTask:
@@ -42,7 +49,7 @@ def task(entry: Json) -> RemoteTask:
     return RemoteTask(
         id=int(entry["id"]),
         name=str(entry["name"]),
-        key=str(entry["bug_tracker"] or ""),
+        key=_key(entry),
         n_frames=int(entry.get("size") or 0),
     )
 
@@ -60,7 +67,50 @@ def job(entry: Json) -> RemoteJob:
         annotator=f"annotator-{assignee['id']}" if assignee else None,
         created=datetime.fromisoformat(entry["created_date"]),
         updated=datetime.fromisoformat(entry["updated_date"]),
+        kind=str(entry.get("type") or "annotation"),
+        parent_id=entry.get("parent_job_id"),
+        is_assigned=assignee is not None,
     )
+
+
+def task_body(
+    project_id: int, name: str, key: str, frames_per_job: int, options: TaskOptions
+) -> Json:
+    """A task as CVAT takes it, before its frames."""
+    body: Json = {
+        "name": name,
+        "project_id": project_id,
+        "bug_tracker": key,
+        "segment_size": frames_per_job,
+        "overlap": 0,
+        "subset": options.subset,
+    }
+    if options.replicas:
+        # CVAT 2.73 knows the first name, later ones the second; unknown fields are dropped.
+        body |= {"consensus_replicas": options.replicas, "initial_replicas": options.replicas}
+    return body
+
+
+def upload_fields(options: TaskOptions) -> Json:
+    """How CVAT reads a task's frames: losslessly, in order of their names.
+
+    The SDK's default quality of 70 is for viewing; what is annotated must be lossless. Honeypots
+    force a random order: CVAT refuses any other.
+    Source: cvat-ai/cvat, cvat/apps/engine/task.py.
+    """
+    fields: Json = {"image_quality": 100, "sorting_method": "lexicographical"}
+    validation = options.validation
+    if validation is None:
+        return fields
+    params: Json = {
+        "frame_selection_method": "random_uniform",
+        "frame_share": validation.share,
+        "random_seed": options.seed,
+    }
+    if validation.mode == "ground_truth":
+        return {**fields, "validation_params": {**params, "mode": "gt"}}
+    pool = {**params, "mode": "gt_pool", "frames_per_job_count": validation.per_job}
+    return {**fields, "sorting_method": "random", "validation_params": pool}
 
 
 def _attributes(entry: Json) -> dict[int, str]:

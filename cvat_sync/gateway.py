@@ -7,17 +7,19 @@ times a dict and read half as fast.
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote, urlsplit
 
 import urllib3
 from cvat_sdk.api_client import exceptions
 from cvat_sdk.core.client import AccessTokenCredentials, Client, Config
-from cvat_sdk.core.downloading import Downloader
 from cvat_sdk.core.exceptions import CvatSdkException, InvalidHostException
 from cvat_sdk.core.helpers import get_paginated_collection, make_request_headers
+from cvat_sdk.core.uploading import DataUploader
 from tenacity import (
     Retrying,
     retry_if_exception_type,
@@ -30,22 +32,31 @@ from casebook.labels import LabelSet
 from cvat_sync import answers
 from cvat_sync.labels import label_specs
 from cvat_sync.remote import (
+    PLAIN,
+    LabelSpec,
     RemoteAnnotations,
     RemoteIssue,
     RemoteJob,
     RemoteLabel,
     RemoteProject,
     RemoteTask,
+    TaskOptions,
     WorkingTime,
 )
 from cvat_sync.settings import Access
 
 R = TypeVar("R")
-POLL_S = 0.2
-"""The SDK's default of 5 s makes every upload wait that long."""
+POLL_S = 0.05
+"""First wait for work the server does in the background; the SDK's default is 5 s."""
+_POLL_GROWTH, _POLL_MAX_S = 1.5, 1.0
 TIMEOUT_S = 120.0
+"""For one request."""
+BACKGROUND_S = 1800.0
+"""For work the server does in the background, such as reading the frames of a task."""
 ATTEMPTS = 6
 _TRANSIENT = frozenset({429, 502, 503, 504})
+_TRANSIENT_READ = _TRANSIENT | {500}
+"""A change that ends in a 500 is refused for what it says; a read may be tried again."""
 _PAGE = 100
 
 
@@ -60,12 +71,17 @@ def retrying() -> Retrying:
 
 
 @contextmanager
-def _translated(what: str, url: str) -> Iterator[None]:
+def _translated(what: str, url: str, transient: frozenset[int]) -> Iterator[None]:
     """Turn the SDK's errors into ours."""
     try:
         yield
     except exceptions.ApiException as problem:
-        raise _error(problem, what, url) from None
+        raise _error(problem, what, url, transient) from None
+    except urllib3.exceptions.SSLError as problem:
+        raise AccessError(
+            f"{what}: the certificate of {url} is not trusted ({problem}); give the authority's "
+            "certificate in ANGIOLOOP_CVAT_CA_FILE"
+        ) from None
     except (urllib3.exceptions.HTTPError, InvalidHostException) as problem:
         raise UnreachableError(
             f"{what}: no answer from CVAT at {url} ({type(problem).__name__}); "
@@ -75,16 +91,19 @@ def _translated(what: str, url: str) -> Iterator[None]:
         raise RemoteError(f"{what}: CVAT at {url} failed: {problem}") from None
 
 
-def _error(problem: exceptions.ApiException, what: str, url: str) -> RemoteError:
+def _error(
+    problem: exceptions.ApiException, what: str, url: str, transient: frozenset[int]
+) -> RemoteError:
     body = problem.body
     text = body.decode("utf-8", "replace") if isinstance(body, bytes) else str(body or "")
     said = " ".join(text.split())[:200]
     if problem.status in {401, 403} or "Unable to log in" in said:
         return AccessError(
             f"{what}: CVAT at {url} refused the credentials ({problem.status}); check "
-            "ANGIOLOOP_CVAT_TOKEN, or ANGIOLOOP_CVAT_USER and ANGIOLOOP_CVAT_PASSWORD"
+            "ANGIOLOOP_CVAT_TOKEN, or ANGIOLOOP_CVAT_USER and ANGIOLOOP_CVAT_PASSWORD, or "
+            "`cvatsync login` again; what was done so far is kept"
         )
-    if problem.status in _TRANSIENT:
+    if problem.status in transient:
         return UnreachableError(f"{what}: CVAT at {url} is busy ({problem.status}); try again")
     return RemoteError(f"{what}: CVAT at {url} answered {problem.status}: {said}")
 
@@ -144,10 +163,13 @@ class CvatGateway:
         client = Client(
             access.url,
             logger=logging.getLogger("cvat_sync.sdk"),
-            config=Config(status_check_period=POLL_S),
+            config=Config(verify_ssl=True),
             check_server_version=False,
         )
+        client.organization_slug = access.organisation
         rest = client.api_client.rest_client
+        if access.ca_file is not None:
+            rest.pool_manager.connection_pool_kw["ca_certs"] = str(access.ca_file)
         rest.request = _with_timeout(rest.request)
         # urllib3's own repetitions would hide in ours: one place decides.
         rest.pool_manager.connection_pool_kw["retries"] = False
@@ -159,16 +181,20 @@ class CvatGateway:
         self._clients.append(client)
         return client
 
-    def _once(self, what: str, call: Callable[[Client], R]) -> R:
-        with _translated(what, self._access.url):
+    def _once(
+        self, what: str, call: Callable[[Client], R], transient: frozenset[int] = _TRANSIENT
+    ) -> R:
+        with _translated(what, self._access.url, transient):
             return call(self._client())
 
-    def _retried(self, what: str, call: Callable[[Client], R]) -> R:
-        answer: R = retrying()(self._once, what, call)
+    def _retried(
+        self, what: str, call: Callable[[Client], R], transient: frozenset[int] = _TRANSIENT
+    ) -> R:
+        answer: R = retrying()(self._once, what, call, transient)
         return answer
 
     def _read(self, what: str, path: str) -> bytes:
-        return self._retried(what, lambda client: _send(client, "GET", path))
+        return self._retried(what, lambda client: _send(client, "GET", path), _TRANSIENT_READ)
 
     def read(self, what: str, path: str) -> bytes:
         """The body of a GET."""
@@ -186,7 +212,7 @@ class CvatGateway:
             )
             return found
 
-        return self._retried(what, call)
+        return self._retried(what, call, _TRANSIENT_READ)
 
     def about(self) -> str:
         """Name and version of the server, and who we are there."""
@@ -210,12 +236,11 @@ class CvatGateway:
         made = self._once(what, lambda client: _send(client, "POST", "/api/projects", spec))
         return answers.project(json.loads(made))
 
-    def add_labels(self, project_id: int, labels: LabelSet, names: Sequence[str]) -> None:
-        """Add some labels of a label set to a project."""
-        body = {"labels": [spec for spec in label_specs(labels) if spec["name"] in names]}
-        path = f"/api/projects/{project_id}"
+    def change_labels(self, project_id: int, changes: Sequence[LabelSpec]) -> None:
+        """Add labels, or attributes to labels named by their id; nothing is ever removed."""
+        body, path = {"labels": list(changes)}, f"/api/projects/{project_id}"
         self._once(
-            f"add labels to project {project_id}",
+            f"change the labels of project {project_id}",
             lambda client: _send(client, "PATCH", path, body),
         )
 
@@ -230,26 +255,51 @@ class CvatGateway:
         return tuple(map(answers.task, found))
 
     def create_task(
-        self, project_id: int, name: str, key: str, files: Sequence[Path], frames_per_job: int
+        self,
+        project_id: int,
+        name: str,
+        key: str,
+        files: Sequence[Path],
+        frames_per_job: int,
+        options: TaskOptions = PLAIN,
     ) -> RemoteTask:
         """A new task with its frames; the caller looks for one before trying again."""
-        spec = {
-            "name": name,
-            "project_id": project_id,
-            "bug_tracker": key,
-            "segment_size": frames_per_job,
-            "overlap": 0,
-        }
+        what = f"create task {name!r}"
+        spec = answers.task_body(project_id, name, key, frames_per_job, options)
+        fields = answers.upload_fields(options)
 
         def call(client: Client) -> RemoteTask:
             made = answers.task(json.loads(_send(client, "POST", "/api/tasks", spec)))
-            entity = client.tasks.retrieve(made.id)
-            # The SDK's default quality of 70 is for viewing; what is annotated must be lossless.
-            params = {"image_quality": 100, "sorting_method": "lexicographical"}
-            entity.upload_data(files, params=params, status_check_period=POLL_S)
+            url = f"{client.api_map.host}/api/tasks/{made.id}/data/"
+            answer = DataUploader(client).upload_files(url, list(files), **fields)
+            self._finished(what, str(json.loads(answer.data)["rq_id"]))
             return answers.task(json.loads(_send(client, "GET", f"/api/tasks/{made.id}")))
 
-        return self._once(f"create task {name!r}", call)
+        return self._once(what, call)
+
+    def _finished(self, what: str, rq_id: str) -> answers.Json:
+        """What the server says of work in the background, once it is done.
+
+        Raises:
+            RemoteError: it failed.
+            UnreachableError: it takes longer than half an hour.
+        """
+        path = f"/api/requests/{quote(rq_id, safe='')}"
+        deadline, pause_s = time.monotonic() + BACKGROUND_S, POLL_S
+        while True:
+            request: answers.Json = json.loads(self._read(what, path))
+            if request["status"] == "finished":
+                return request
+            if request["status"] == "failed":
+                said = " ".join(str(request.get("message") or "no reason given").split())[-200:]
+                raise RemoteError(f"{what}: CVAT at {self._access.url} failed: {said}")
+            if time.monotonic() > deadline:
+                raise UnreachableError(
+                    f"{what}: CVAT at {self._access.url} has not finished within "
+                    f"{BACKGROUND_S / 60:.0f} min; check its workers, then run again"
+                )
+            time.sleep(pause_s)
+            pause_s = min(pause_s * _POLL_GROWTH, _POLL_MAX_S)
 
     def delete_task(self, task_id: int) -> None:
         """Delete a task; one that is gone already is fine."""
@@ -270,10 +320,13 @@ class CvatGateway:
         return tuple(str(frame["name"]) for frame in meta["frames"])
 
     def jobs(self, task_id: int) -> tuple[RemoteJob, ...]:
-        """The annotation jobs of a task, by id; ground truth and replicas are not ours."""
+        """The annotation jobs of a task, by id."""
+        return tuple(job for job in self.all_jobs(task_id) if job.kind == "annotation")
+
+    def all_jobs(self, task_id: int) -> tuple[RemoteJob, ...]:
+        """All jobs of a task, by id: ground truth and consensus replicas too."""
         found = self._list(f"jobs of task {task_id}", "jobs_api", task_id=task_id)
-        ours = [answers.job(entry) for entry in found if entry["type"] == "annotation"]
-        return tuple(sorted(ours, key=lambda job: job.id))
+        return tuple(sorted(map(answers.job, found), key=lambda job: job.id))
 
     def task_annotations(self, task_id: int) -> RemoteAnnotations:
         """What is drawn in a task."""
@@ -287,10 +340,16 @@ class CvatGateway:
 
     def replace_annotations(self, task_id: int, annotations: RemoteAnnotations) -> None:
         """Replace everything drawn in a task."""
-        body, path = answers.annotations_body(annotations), f"/api/tasks/{task_id}/annotations/"
-        self._retried(
-            f"write the masks of task {task_id}", lambda client: _send(client, "PUT", path, body)
-        )
+        self._replace("tasks", task_id, annotations)
+
+    def replace_in_job(self, job_id: int, annotations: RemoteAnnotations) -> None:
+        """Replace everything drawn in a job."""
+        self._replace("jobs", job_id, annotations)
+
+    def _replace(self, family: str, number: int, annotations: RemoteAnnotations) -> None:
+        body, path = answers.annotations_body(annotations), f"/api/{family}/{number}/annotations/"
+        what = f"write the masks of {family[:-1]} {number}"
+        self._retried(what, lambda client: _send(client, "PUT", path, body))
 
     def issues(self, job_id: int) -> tuple[RemoteIssue, ...]:
         """The issues raised in a job, with their comments in one text."""
@@ -305,15 +364,11 @@ class CvatGateway:
 
     def working_times(self, project_id: int) -> tuple[WorkingTime, ...]:
         """Time spent by job, from CVAT's analytics; fails where there are none."""
-
-        def call(client: Client) -> bytes:
-            endpoint = client.api_client.events_api.create_export_endpoint
-            done = Downloader(client).prepare_file(
-                endpoint, query_params={"project_id": project_id}, status_check_period=POLL_S
-            )
-            answer = client.api_client.rest_client.request(
-                "GET", done.result_url, headers=make_request_headers(client.api_client)
-            )
-            return bytes(answer.data)
-
-        return answers.working_times(self._retried("export working times", call))
+        what, path = "export working times", f"/api/events/export?project_id={project_id}"
+        asked = self._retried(what, lambda client: _send(client, "POST", path))
+        done = self._finished(what, str(json.loads(asked)["rq_id"]))
+        # The server names itself as it knows itself; we stay with the address we were given.
+        place = urlsplit(str(done["result_url"]))
+        return answers.working_times(
+            self._read(what, place._replace(scheme="", netloc="").geturl())
+        )

@@ -1,12 +1,20 @@
 """A label set as CVAT's labels, and what a project lacks of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
 
+from casebook.errors import DataError
 from casebook.labels import LabelSet
-from cvat_sync.remote import CONFIDENCE, MLD, MODEL_ID, REASON, STENOSIS_PCT, RemoteLabel
-
-LabelSpec = dict[str, object]
-"""A label as CVAT's API takes it."""
+from cvat_sync.remote import (
+    CONFIDENCE,
+    MLD,
+    MODEL_ID,
+    REASON,
+    STENOSIS_PCT,
+    LabelSpec,
+    RemoteLabel,
+)
 
 
 def _text(name: str) -> LabelSpec:
@@ -51,3 +59,68 @@ def missing_labels(labels: LabelSet, remote: Sequence[RemoteLabel]) -> tuple[str
     """Names of the labels a project lacks, in the order of the label set."""
     there = {label.name for label in remote}
     return tuple(label.name for label in labels.labels if label.name not in there)
+
+
+@dataclass(frozen=True)
+class LabelChanges:
+    """What a project's labels need to serve a label set; nothing is ever taken away."""
+
+    specs: tuple[LabelSpec, ...] = ()
+    """As CVAT's API takes them: new labels, and labels by id with the attributes they lack."""
+    words: tuple[str, ...] = ()
+    """Each of them in words."""
+
+
+def label_changes(labels: LabelSet, remote: Sequence[RemoteLabel]) -> LabelChanges:
+    """The labels and attributes a project lacks of a label set.
+
+    Raises:
+        DataError: a label there takes another kind of shape than we draw.
+    """
+    there = {label.name: label for label in remote}
+    specs: list[LabelSpec] = []
+    words: list[str] = []
+    wrong: list[str] = []
+    for spec in label_specs(labels):
+        name, wanted = str(spec["name"]), cast("list[LabelSpec]", spec["attributes"])
+        found = there.get(name)
+        if found is None:
+            specs.append(spec)
+            words.append(f"label {name!r}")
+            continue
+        kind = "tag" if spec["type"] == "tag" else "mask"
+        if found.type not in {kind, "any"}:
+            wrong.append(f"{name!r} takes {found.type} and must take {kind}")
+        lacking = [one for one in wanted if one["name"] not in found.attributes]
+        if lacking:
+            specs.append({"id": found.id, "name": name, "attributes": lacking})
+            words += [f"attribute {one['name']!r} of label {name!r}" for one in lacking]
+    if wrong:
+        raise DataError(
+            f"labels in CVAT have another type: {'; '.join(wrong)}. Set it to `any` on the "
+            "project's page, then push again"
+        )
+    return LabelChanges(tuple(specs), tuple(words))
+
+
+def check_renamed(known: Mapping[str, int], remote: Sequence[RemoteLabel]) -> None:
+    """Refuse to add a label beside the one that was renamed.
+
+    Args:
+        known: Ids of the labels by name, as earlier pushes found them.
+        remote: The labels there now.
+
+    Raises:
+        DataError: a label of ours has another name now.
+    """
+    now = {label.id: label.name for label in remote}
+    renamed = [
+        f"{name!r} is called {now[number]!r}"
+        for name, number in known.items()
+        if number in now and now[number] != name
+    ]
+    if renamed:
+        raise DataError(
+            f"labels were renamed in CVAT: {'; '.join(renamed)}. Name them back on the project's "
+            "page, or name them so in conf/labels too, then push again"
+        )

@@ -21,12 +21,15 @@ class PushedTask(Document):
     frames: tuple[str, ...]
     """File names in frame order."""
     masks: int = Field(ge=0)
+    validation: Literal["ground_truth", "honeypots"] | None = None
+    """How CVAT checks the task; with honeypots, names of frames repeat."""
 
 
 class Pushed(Document):
     """A round as it lies in CVAT."""
 
-    schema_: Literal[1] = Field(default=1, alias="schema", serialization_alias="schema")
+    schema_: Literal[1, 2] = Field(default=2, alias="schema", serialization_alias="schema")
+    """1 had neither `labels` nor a task's `validation`."""
     round: int = Field(ge=1)
     url: str
     project_id: int
@@ -34,6 +37,8 @@ class Pushed(Document):
     manifest_sha256: str
     tasks: tuple[PushedTask, ...]
     at: datetime
+    labels: dict[str, int] = Field(default_factory=dict)
+    """Ids of the labels by name, for people may rename them; empty in schema 1."""
 
 
 def need_pushed(folder: RoundFolder) -> Pushed:

@@ -9,12 +9,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from casebook.documents import Document
 from casebook.labels import LabelSet
+from cvat_sync.rest import Rest
+from cvat_sync.settings import Validation
 
 MODEL_ID, CONFIDENCE, STENOSIS_PCT, MLD = "model_id", "confidence", "stenosis_pct", "mld"
 """Attributes of every mask label: who proposed it, how sure in percent, what was measured."""
 REASON = "reason"
 """Attribute of the tag that rejects a frame."""
+LabelSpec = dict[str, object]
+"""A label as CVAT's API takes it."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,8 @@ class RemoteLabel:
     id: int
     name: str
     attributes: dict[str, int]
+    type: str = "any"
+    """The one kind of shape it takes, or `any`."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,26 @@ class RemoteJob:
     """A pseudonym: the user's number in CVAT."""
     created: datetime
     updated: datetime
+    kind: str = "annotation"
+    """`annotation`, `ground_truth` or `consensus_replica`."""
+    parent_id: int | None = None
+    """Of a replica: the job it repeats."""
+    is_assigned: bool = False
+
+
+class TaskOptions(Document):
+    """How a new task is cut and checked, beside its name and frames."""
+
+    subset: str = ""
+    replicas: int = 0
+    """Copies of every job, for CVAT's consensus."""
+    validation: Validation | None = None
+    seed: int = 0
+    """Of CVAT's choice of the frames to check."""
+
+
+PLAIN = TaskOptions()
+"""Neither checked nor repeated."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +163,8 @@ class Gateway(Protocol):
     def create_project(self, name: str, key: str, labels: LabelSet) -> RemoteProject:
         """A new project with the labels of a label set; never retried, names may repeat."""
 
-    def add_labels(self, project_id: int, labels: LabelSet, names: Sequence[str]) -> None:
-        """Add some labels of a label set to a project."""
+    def change_labels(self, project_id: int, changes: Sequence[LabelSpec]) -> None:
+        """Add labels, or attributes to labels named by their id; nothing is ever removed."""
 
     def labels(self, project_id: int) -> tuple[RemoteLabel, ...]:
         """The labels of a project."""
@@ -146,7 +173,13 @@ class Gateway(Protocol):
         """All tasks of a project."""
 
     def create_task(
-        self, project_id: int, name: str, key: str, files: Sequence[Path], frames_per_job: int
+        self,
+        project_id: int,
+        name: str,
+        key: str,
+        files: Sequence[Path],
+        frames_per_job: int,
+        options: TaskOptions = PLAIN,
     ) -> RemoteTask:
         """A new task with its frames, losslessly; never retried, names may repeat."""
 
@@ -159,6 +192,9 @@ class Gateway(Protocol):
     def jobs(self, task_id: int) -> tuple[RemoteJob, ...]:
         """The annotation jobs of a task, by id."""
 
+    def all_jobs(self, task_id: int) -> tuple[RemoteJob, ...]:
+        """All jobs of a task, by id: ground truth and consensus replicas too."""
+
     def task_annotations(self, task_id: int) -> RemoteAnnotations:
         """What is drawn in a task."""
 
@@ -168,8 +204,16 @@ class Gateway(Protocol):
     def replace_annotations(self, task_id: int, annotations: RemoteAnnotations) -> None:
         """Replace everything drawn in a task."""
 
+    def replace_in_job(self, job_id: int, annotations: RemoteAnnotations) -> None:
+        """Replace everything drawn in a job."""
+
     def issues(self, job_id: int) -> tuple[RemoteIssue, ...]:
         """The issues raised in a job."""
 
     def working_times(self, project_id: int) -> tuple[WorkingTime, ...]:
         """Time spent by job, from CVAT's analytics."""
+
+
+@runtime_checkable
+class Server(Gateway, Rest, Protocol):
+    """A CVAT server, with its smaller resources."""

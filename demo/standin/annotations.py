@@ -188,9 +188,13 @@ class Scope:
 
 
 def task_scope(store: Store, task_id: int) -> Scope:
-    """The annotations of all jobs of a task."""
-    jobs = store.rows("SELECT * FROM jobs WHERE task_id = ? ORDER BY id", task_id)
-    return Scope(store, find_task(store, task_id), jobs, drops=True)
+    """The annotations of the ordinary jobs of a task, and of the ground truth behind honeypots."""
+    task = find_task(store, task_id)
+    kinds = ("annotation", "ground_truth" if task["validation_mode"] == "gt_pool" else "annotation")
+    jobs = store.rows(
+        "SELECT * FROM jobs WHERE task_id = ? AND type IN (?, ?) ORDER BY id", task_id, *kinds
+    )
+    return Scope(store, task, jobs, drops=True)
 
 
 def job_scope(store: Store, job_id: int) -> Scope:

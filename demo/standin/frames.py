@@ -136,7 +136,9 @@ def routes(store: Store) -> APIRouter:
     def job_meta(job_id: int) -> Response:
         job = find_job(store, job_id)
         task = find_task(store, job["task_id"])
-        return reply(_meta(store, task, job["start_frame"], job["stop_frame"]))
+        meta = _meta(store, task, job["start_frame"], job["stop_frame"])
+        included = None if job["included"] is None else json.loads(job["included"])
+        return reply({**meta, "included_frames": included})
 
     async def delete_frames(task: Record, request: Request) -> None:
         deleted = (await json_body(request)).get("deleted_frames")

@@ -1,10 +1,13 @@
 """Jobs: a range of a task's frames that one annotator works on."""
 
+import json
+
 from fastapi import APIRouter, Request, Response
 
 from demo.standin.accounts import basic_user
 from demo.standin.replies import RefusalError, base_url, json_body, page, reply, select
 from demo.standin.store import Record, Store, now
+from demo.standin.validation import Layout
 
 _STAGES = ("annotation", "validation", "acceptance")
 _STATES = ("new", "in progress", "rejected", "completed")
@@ -15,6 +18,7 @@ _FILTERS = {
     "stage": "stage",
     "state": "state",
     "assignee": "assignee",
+    "type": "type",
 }
 _QUERY = (
     "SELECT jobs.*, tasks.name AS task_name, tasks.project_id, tasks.bug_tracker,"
@@ -46,17 +50,21 @@ def segments(size: int, segment_size: int, overlap: int) -> list[tuple[int, int]
     return [(start, min(start + segment_size, size) - 1) for start in cuts]
 
 
-def create_jobs(store: Store, task: Record, size: int) -> None:
-    """Cut a task that has just received its frames into jobs."""
+def create_jobs(store: Store, task: Record, layout: Layout) -> None:
+    """Cut a task that has just received its frames into jobs, replicas and a ground truth job."""
     stamp = now()
-    store.run_many(
-        "INSERT INTO jobs (task_id, start_frame, stop_frame, created, updated)"
-        " VALUES (?, ?, ?, ?, ?)",
-        [
-            (task["id"], start, stop, stamp, stamp)
-            for start, stop in segments(size, task["segment_size"], task["overlap"])
-        ],
+    insert = (
+        "INSERT INTO jobs (task_id, start_frame, stop_frame, created, updated, type,"
+        " parent_job_id, included) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
     )
+    for start, stop in layout.cuts:
+        place = (task["id"], start, stop, stamp, stamp)
+        parent = store.run(insert, *place, "annotation", None, None)
+        for _ in range(task["replicas"]):
+            store.run(insert, *place, "consensus_replica", parent, None)
+    if layout.truth:
+        place = (task["id"], min(layout.truth), max(layout.truth), stamp, stamp)
+        store.run(insert, *place, "ground_truth", None, json.dumps(layout.truth))
 
 
 def touch_jobs(store: Store, job_ids: set[int]) -> None:
@@ -103,7 +111,7 @@ def _fill(store: Store, url: str, job: Record) -> Record:
         "status": _status(job),
         "stage": job["stage"],
         "state": job["state"],
-        "type": "annotation",
+        "type": job["type"],
         "frame_count": job["stop_frame"] - job["start_frame"] + 1,
         "start_frame": job["start_frame"],
         "stop_frame": job["stop_frame"],
@@ -115,8 +123,8 @@ def _fill(store: Store, url: str, job: Record) -> Record:
         "organization": None,
         "source_storage": None,
         "target_storage": None,
-        "parent_job_id": None,
-        "replicas_count": 0,
+        "parent_job_id": job["parent_job_id"],
+        "replicas_count": store.count("SELECT count(*) FROM jobs WHERE parent_job_id = ?", job_id),
         "issues": {"count": issues, "url": f"{url}/api/issues?job_id={job_id}"},
         "labels": {"url": f"{url}/api/labels?job_id={job_id}"},
     }

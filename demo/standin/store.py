@@ -34,7 +34,8 @@ CREATE TABLE IF NOT EXISTS tasks (
   owner_id INTEGER, assignee_id INTEGER, segment_size INTEGER NOT NULL DEFAULT 0,
   overlap INTEGER NOT NULL DEFAULT 0, size INTEGER NOT NULL DEFAULT 0, image_quality INTEGER,
   chunk_size INTEGER, deleted_frames TEXT NOT NULL DEFAULT '[]',
-  created TEXT NOT NULL, updated TEXT NOT NULL);
+  created TEXT NOT NULL, updated TEXT NOT NULL, replicas INTEGER NOT NULL DEFAULT 0,
+  validation_mode TEXT);
 CREATE TABLE IF NOT EXISTS labels (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   project_id INTEGER REFERENCES projects ON DELETE CASCADE,
@@ -57,7 +58,8 @@ CREATE TABLE IF NOT EXISTS jobs (
   task_id INTEGER NOT NULL REFERENCES tasks ON DELETE CASCADE,
   start_frame INTEGER NOT NULL, stop_frame INTEGER NOT NULL, assignee_id INTEGER,
   stage TEXT NOT NULL DEFAULT 'annotation', state TEXT NOT NULL DEFAULT 'new',
-  created TEXT NOT NULL, updated TEXT NOT NULL);
+  created TEXT NOT NULL, updated TEXT NOT NULL, type TEXT NOT NULL DEFAULT 'annotation',
+  parent_job_id INTEGER REFERENCES jobs ON DELETE CASCADE, included TEXT);
 CREATE TABLE IF NOT EXISTS tags (
   id INTEGER PRIMARY KEY AUTOINCREMENT, job_id INTEGER NOT NULL REFERENCES jobs ON DELETE CASCADE,
   label_id INTEGER NOT NULL REFERENCES labels ON DELETE CASCADE, frame INTEGER NOT NULL,
@@ -95,6 +97,15 @@ CREATE INDEX IF NOT EXISTS labels_of_project ON labels (project_id);
 CREATE INDEX IF NOT EXISTS attributes_of_label ON attributes (label_id);
 """
 
+_ADDED = (
+    ("tasks", "replicas", "INTEGER NOT NULL DEFAULT 0"),
+    ("tasks", "validation_mode", "TEXT"),
+    ("jobs", "type", "TEXT NOT NULL DEFAULT 'annotation'"),
+    ("jobs", "parent_job_id", "INTEGER REFERENCES jobs ON DELETE CASCADE"),
+    ("jobs", "included", "TEXT"),
+)
+"""Columns that a database of an earlier version lacks."""
+
 
 def now() -> str:
     """The present in UTC, as CVAT writes it."""
@@ -116,6 +127,11 @@ class Store:
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute("PRAGMA foreign_keys = ON")
         self._db.executescript(SCHEMA)
+        for table, column, declared in _ADDED:
+            if column not in {
+                row["name"] for row in self._db.execute(f"PRAGMA table_info({table})")
+            }:
+                self._db.execute(f"ALTER TABLE {table} ADD COLUMN {column} {declared}")
 
         self.job_saved: Callable[[int, Record], None] = lambda _job_id, _before: None
         """Told of each job that was saved, with the fields as they were before."""

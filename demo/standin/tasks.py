@@ -78,7 +78,8 @@ def _fill(store: Store, request: Request, task: Record) -> Record:
         "organization_id": None,
         "source_storage": None,
         "target_storage": None,
-        "validation_mode": None,
+        "validation_mode": task["validation_mode"],
+        "consensus_enabled": task["replicas"] > 0,
         "jobs": {
             "count": len(jobs),
             "completed": sum(job["state"] == "completed" for job in jobs),
@@ -106,11 +107,15 @@ def routes(store: Store) -> APIRouter:
         known = "SELECT id FROM projects WHERE id = ?"
         if project_id is not None and store.row(known, project_id) is None:
             raise RefusalError(400, [f"The specified project #{project_id} does not exist."])
+        replicas = int(body.get("consensus_replicas") or 0)
+        if replicas == 1 or replicas < 0:
+            raise RefusalError(400, {"consensus_replicas": ["Must be 0 or greater than 1"]})
         stamp = now()
         with store.transaction():
             task_id = store.run(
                 "INSERT INTO tasks (project_id, name, bug_tracker, subset, owner_id, assignee_id,"
-                " segment_size, overlap, created, updated) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " segment_size, overlap, created, updated, replicas)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 project_id,
                 str(body["name"]),
                 str(body.get("bug_tracker") or ""),
@@ -121,6 +126,7 @@ def routes(store: Store) -> APIRouter:
                 int(body.get("overlap") or 0),
                 stamp,
                 stamp,
+                replicas,
             )
             write_labels(store, "task_id", task_id, labels)
         return reply(_fill(store, request, find_task(store, task_id)), 201)

@@ -18,8 +18,9 @@ from PIL import Image, UnidentifiedImageError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
+from demo.standin import validation
 from demo.standin.background import Background
-from demo.standin.jobs import create_jobs
+from demo.standin.jobs import create_jobs, segments
 from demo.standin.replies import RefusalError, base_url, empty, json_body, reply
 from demo.standin.store import Record, Store, now
 from demo.standin.tasks import find_task
@@ -39,7 +40,7 @@ def order_files(names: list[str], fields: Record) -> list[str]:
     method = fields.get("sorting_method", "lexicographical")
     if method == "lexicographical":
         return sorted(names)
-    if method == "natural":
+    if method in {"natural", "random"}:  # honeypots are shuffled later, with their own seed
         return sorted(names, key=_natural)
     if method == "predefined":
         wanted = [Path(name).name for name in fields.get("upload_file_order") or names]
@@ -80,8 +81,9 @@ def build_frames(store: Store, task: Record, fields: Record) -> None:
     stop = int(fields["stop_frame"]) + 1 if fields.get("stop_frame") is not None else len(ordered)
     step = int(str(fields.get("frame_filter") or "step=1").partition("=")[2])
     ordered = ordered[start:stop:step]
+    layout = _layout(ordered, task, fields)
     rows: list[tuple[int, int, str, int, int]] = []
-    for frame, name in enumerate(ordered):
+    for frame, name in enumerate(layout.names):
         try:
             with Image.open(folder / name) as image:
                 rows.append((task_id, frame, name, image.width, image.height))
@@ -91,15 +93,26 @@ def build_frames(store: Store, task: Record, fields: Record) -> None:
     with store.transaction():
         store.run_many("INSERT INTO frames VALUES (?, ?, ?, ?, ?)", rows)
         store.run(
-            "UPDATE tasks SET size = ?, image_quality = ?, chunk_size = ?, updated = ?"
-            " WHERE id = ?",
+            "UPDATE tasks SET validation_mode = ?, size = ?, image_quality = ?, chunk_size = ?,"
+            " updated = ? WHERE id = ?",
+            (fields.get("validation_params") or {}).get("mode"),
             len(rows),
             int(fields["image_quality"]),
             int(fields.get("chunk_size") or chunk),
             now(),
             task_id,
         )
-        create_jobs(store, task, len(rows))
+        create_jobs(store, task, layout)
+
+
+def _layout(names: list[str], task: Record, fields: Record) -> validation.Layout:
+    params = fields.get("validation_params") or {}
+    if params.get("mode") == "gt_pool":
+        return validation.honeypots(names, task["segment_size"], params)
+    cuts = segments(len(names), task["segment_size"], task["overlap"])
+    if params.get("mode") == "gt":
+        return validation.ground_truth(names, cuts, params)
+    return validation.Layout(tuple(names), tuple(cuts))
 
 
 def _decode_metadata(header: str) -> dict[str, str]:
@@ -154,6 +167,8 @@ def routes(store: Store, background: Background) -> APIRouter:
         if "image_quality" not in fields:
             raise RefusalError(400, {"image_quality": ["This field is required."]})
         order_files([], {**fields, "upload_file_order": []})
+        if fields.get("validation_params"):
+            validation.check(fields["validation_params"], fields)
         rq_id = f"action=create&target=task&id={task['id']}"
         operation = {
             "type": "create:task",

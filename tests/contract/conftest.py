@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from casebook.annotations import read_annotations
 from casebook.rounds import RoundFolder
 from cvat_sync.gateway import CvatGateway
 from cvat_sync.plan import PushPlan, plan_push
+from cvat_sync.proposals import Proposals
 from cvat_sync.settings import Access
 from tests.contract.cvat_rounds import CONFIG, call
 from tests.contract.cvat_servers import standin
@@ -52,7 +52,7 @@ def plan(folder: RoundFolder, access: Access, request: pytest.FixtureRequest) ->
     """A plan with a project of this test alone, which is deleted afterwards."""
     name = f"angioloop test {request.node.name} {folder.path.parent.parent.name}"
     config = CONFIG.with_(project=name)
-    proposals = read_annotations(folder.file("proposals.coco.json"))
+    proposals = Proposals(folder.file("proposals.coco.json"))
     yield plan_push(folder.manifest(), folder.manifest_sha256(), proposals, config)
     for project in call(access, "GET", "/api/projects?page_size=100")["results"]:
         if project["name"] == name:

@@ -11,13 +11,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 from casebook.rounds import RoundFolder
-from cvat_sync.cli import Bar, main
+from cvat_sync.cli import main
+from cvat_sync.commands.options import Bar
 from cvat_sync.gateway import CvatGateway
 from cvat_sync.pushed import need_pushed
 from cvat_sync.remote import RemoteAnnotations, RemoteShape
 from cvat_sync.settings import Access
+from tests.contract.cvat_rounds import complete
 from tests.contract.cvat_servers import standin
-from tests.contract.test_cvat_contract import complete
 from tests.fakes.cvat_round import make_round
 
 
@@ -158,7 +159,7 @@ def test_the_doctor_names_what_is_not_well(
 
 def test_neither_torch_nor_the_sdk_is_loaded_to_show_help() -> None:
     code = (
-        "import sys\nfrom cvat_sync.cli import Bar, main\n"
+        "import sys\nfrom cvat_sync.cli import main\n"
         "main(['--help'], standalone_mode=False)\n"
         "assert not {'torch', 'cvat_sdk', 'celery'} & set(sys.modules)"
     )

@@ -18,6 +18,7 @@ from casebook.labels import Label
 from casebook.rounds import RoundFolder
 from cvat_sync.gateway import CvatGateway, retrying
 from cvat_sync.plan import PushPlan, plan_push
+from cvat_sync.proposals import Proposals
 from cvat_sync.push import push
 from cvat_sync.pushed import Pushed
 from cvat_sync.remote import RemoteAnnotations, RemoteTag
@@ -35,6 +36,8 @@ from tests.contract.cvat_rounds import (
 )
 from tests.contract.cvat_servers import PASSWORD, TOKEN, USER, standin
 from tests.fakes.cvat_round import HW, LABELS, bar, make_round, ref
+
+_TEXT = {"mutable": True, "input_type": "text", "values": [""], "default_value": ""}
 
 
 def test_a_pushed_round_has_its_frames_lossless_and_its_proposals_scored(
@@ -210,7 +213,7 @@ def test_a_killed_push_resumes_to_the_same_end(
         push_it(folder, plan, Dying(gateway, at, after=after), access)
     assert not folder.has("pushed.json")
     pushed = push_it(folder, plan, gateway, access)
-    expected = {task.key: (len(task.frames), len(task.masks)) for task in plan.tasks}
+    expected = {task.key: (len(task.frames), task.masks) for task in plan.tasks}
     assert end_state(gateway, pushed.project_id) == expected
     assert len(gateway.tasks(pushed.project_id)) == len(plan.tasks)
     ours = [project for project in gateway.projects() if project.name == plan.project]
@@ -241,7 +244,7 @@ def test_nothing_is_sent_without_proof_of_deidentification(
     tmp_path: Path, gateway: CvatGateway, access: Access
 ) -> None:
     folder = make_round(tmp_path, deid=None)
-    proposals = read_annotations(folder.file("proposals.coco.json"))
+    proposals = Proposals(folder.file("proposals.coco.json"))
     plan = plan_push(
         folder.manifest(), folder.manifest_sha256(), proposals, ExchangeConfig(project="never")
     )
@@ -259,14 +262,19 @@ def test_a_frame_changed_since_the_selection_is_not_sent(
         push_it(folder, plan, gateway, access)
 
 
-def test_a_label_the_project_lacks_is_named(
+def test_labels_are_brought_to_the_schema_and_a_persons_own_label_stays(
     folder: RoundFolder, plan: PushPlan, gateway: CvatGateway, access: Access
 ) -> None:
     fewer = LABELS.with_(labels=tuple(one for one in LABELS.labels if one.name != "RCA"))
-    gateway.create_project(plan.project, plan.project_key, fewer)
-    with pytest.raises(DataError, match="lacks the labels RCA"):
-        push_it(folder, plan, gateway, access)
-    push(
+    made = gateway.create_project(plan.project, plan.project_key, fewer)
+    own = {"name": "calcium", "type": "polygon", "attributes": []}
+    gateway.change_labels(made.id, [own])
+    lad = next(label for label in gateway.labels(made.id) if label.name == "LAD")
+    attributes = [{"id": lad.attributes["mld"], "name": "diameter"}]
+    change = {**_TEXT, **attributes[0]}
+    gateway.change_labels(made.id, [{"id": lad.id, "name": "LAD", "attributes": [change]}])
+    told: list[str] = []
+    pushed = push(
         folder,
         plan,
         folder.manifest(),
@@ -274,9 +282,38 @@ def test_a_label_the_project_lacks_is_named(
         url=access.url,
         retrying=retrying,
         parallel=1,
-        add_labels=True,
+        tell=told.append,
     )
-    assert folder.has("pushed.json")
+    labels = {label.name: label for label in gateway.labels(made.id)}
+    assert set(labels) == {*(one.name for one in LABELS.labels), "calcium"}
+    assert {"mld", "diameter", "model_id"} <= set(labels["LAD"].attributes)
+    assert pushed.labels == {one.name: labels[one.name].id for one in LABELS.labels}
+    assert sorted(line.partition("gets the ")[2] for line in told) == [
+        "attribute 'mld' of label 'LAD'",
+        "label 'RCA'",
+    ]
+
+
+def test_a_label_of_another_type_is_named_before_anything_is_sent(
+    folder: RoundFolder, plan: PushPlan, gateway: CvatGateway, access: Access
+) -> None:
+    fewer = LABELS.with_(labels=tuple(one for one in LABELS.labels if one.name != "RCA"))
+    made = gateway.create_project(plan.project, plan.project_key, fewer)
+    gateway.change_labels(made.id, [{"name": "RCA", "type": "polygon", "attributes": []}])
+    with pytest.raises(DataError, match="'RCA' takes polygon and must take mask"):
+        push_it(folder, plan, gateway, access)
+    assert gateway.tasks(made.id) == ()
+
+
+def test_a_project_renamed_in_cvat_is_found_again(
+    folder: RoundFolder, plan: PushPlan, gateway: CvatGateway, access: Access
+) -> None:
+    made = gateway.create_project(plan.project, plan.project_key, LABELS)
+    call(access, "PATCH", f"/api/projects/{made.id}", {"name": f"{plan.project} renamed"})
+    try:
+        assert push_it(folder, plan, gateway, access).project_id == made.id
+    finally:
+        call(access, "PATCH", f"/api/projects/{made.id}", {"name": plan.project})
 
 
 def test_all_pages_of_a_long_list_are_read(
@@ -320,13 +357,13 @@ def test_a_server_that_is_not_there_is_unreachable(monkeypatch: pytest.MonkeyPat
 def test_a_push_through_a_bad_network_ends_as_a_good_one(
     folder: RoundFolder, tmp_path: Path
 ) -> None:
-    proposals = read_annotations(folder.file("proposals.coco.json"))
+    proposals = Proposals(folder.file("proposals.coco.json"))
     plan = plan_push(folder.manifest(), folder.manifest_sha256(), proposals, CONFIG)
     with (
         standin(tmp_path / "server", "--fault-rate", "0.15", "--fault-seed", "3") as access,
         CvatGateway(access) as gateway,
     ):
         pushed = push_it(folder, plan, gateway, access)
-        expected = {task.key: (len(task.frames), len(task.masks)) for task in plan.tasks}
+        expected = {task.key: (len(task.frames), task.masks) for task in plan.tasks}
         assert end_state(gateway, pushed.project_id) == expected
         assert len(gateway.tasks(pushed.project_id)) == len(plan.tasks)

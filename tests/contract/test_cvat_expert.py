@@ -12,6 +12,7 @@ from casebook.annotations import read_annotations
 from casebook.cases import FrameRef
 from cvat_sync.gateway import CvatGateway, retrying
 from cvat_sync.plan import plan_push
+from cvat_sync.proposals import Proposals
 from cvat_sync.pull import pull
 from cvat_sync.push import push
 from cvat_sync.settings import Access, ExchangeConfig
@@ -45,7 +46,7 @@ def test_accepted_corrected_drawn_and_rejected_frames_come_back_as_such(
 ) -> None:
     folder = make_round(tmp_path)
     config = ExchangeConfig(project="expert", frames_per_task=3, frames_per_job=2)
-    proposals = read_annotations(folder.file("proposals.coco.json"))
+    proposals = Proposals(folder.file("proposals.coco.json"))
     plan = plan_push(folder.manifest(), folder.manifest_sha256(), proposals, config)
     good = [float(number) for number in masks.to_cvat(bar(20, width=29))]
     function.answer = {"shapes": [{"type": "mask", "points": good, "attributes": []}]}
@@ -75,7 +76,7 @@ def test_accepted_corrected_drawn_and_rejected_frames_come_back_as_such(
 
 def test_an_expert_who_rejects_everything_leaves_no_mask(tmp_path: Path, access: Access) -> None:
     folder = make_round(tmp_path)
-    proposals = read_annotations(folder.file("proposals.coco.json"))
+    proposals = Proposals(folder.file("proposals.coco.json"))
     config = ExchangeConfig(project="strict expert")
     plan = plan_push(folder.manifest(), folder.manifest_sha256(), proposals, config)
     with CvatGateway(access) as gateway:

@@ -59,10 +59,22 @@ def test_the_lock_of_a_busy_place_names_what_is_busy(tmp_path: Path) -> None:
     path = tmp_path / "a.lock"
     with (
         locked(path, "one"),
-        pytest.raises(BusyError, match=r"round 02 is already running \(lock a\.lock\)"),
+        pytest.raises(
+            BusyError,
+            match=rf"round 02 is already running \(by .+, process {os.getpid()}, since 20.+ min\)",
+        ),
         locked(path, "round 02"),
     ):
         pytest.fail("two hold one lock")
+
+
+def test_what_a_killed_holder_left_behind_locks_nobody_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.lock"
+    path.touch()
+    (tmp_path / "a.lock.owner").write_text("torn")
+    with locked(path, "one"):
+        assert is_locked(path)
+    assert not (tmp_path / "a.lock.owner").exists()
 
 
 def test_the_audit_names_the_login_when_no_user_is_set(

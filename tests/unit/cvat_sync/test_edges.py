@@ -50,7 +50,7 @@ class SmallCvat:
     def create_project(self, name: str, key: str, labels: object) -> RemoteProject:
         raise AssertionError("nothing is made here")
 
-    def add_labels(self, project_id: int, labels: object, names: object) -> None:
+    def change_labels(self, project_id: int, changes: object) -> None:
         raise AssertionError("nothing is made here")
 
     def labels(self, project_id: int) -> tuple[RemoteLabel, ...]:
@@ -70,6 +70,12 @@ class SmallCvat:
 
     def jobs(self, task_id: int) -> tuple[RemoteJob, ...]:
         return tuple(job for job in self._jobs if job.task_id == task_id)
+
+    def all_jobs(self, task_id: int) -> tuple[RemoteJob, ...]:
+        return self.jobs(task_id)
+
+    def replace_in_job(self, job_id: int, annotations: RemoteAnnotations) -> None:
+        raise AssertionError("nothing is made here")
 
     def task_annotations(self, task_id: int) -> RemoteAnnotations:
         return RemoteAnnotations()

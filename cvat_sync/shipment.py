@@ -1,0 +1,296 @@
+"""A round on its way into CVAT: project, labels, tasks, proposals, assignees, found or made.
+
+What was made is found again by the key we wrote, never by name; what people have begun is never
+undone. Knows neither the SDK nor the files of a round.
+"""
+
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tenacity import Retrying
+
+from casebook import masks
+from casebook.errors import DataError
+from casebook.labels import LabelSet
+from cvat_sync.jobs import assign, user_ids
+from cvat_sync.labels import check_renamed, label_changes
+from cvat_sync.plan import PlannedTask, PushPlan
+from cvat_sync.proposals import Proposals, ProposedMask
+from cvat_sync.pushed import PushedTask
+from cvat_sync.remote import (
+    CONFIDENCE,
+    MODEL_ID,
+    RemoteAnnotations,
+    RemoteLabel,
+    RemoteProject,
+    RemoteShape,
+    RemoteTask,
+    Server,
+)
+
+Tell = Callable[[str], None]
+LINKS = ".push-"
+"""Prefix of the folder a task's files lie in while they are sent."""
+
+
+@contextmanager
+def flat_files(
+    frames: Sequence[str], paths: Mapping[str, Path], near: Path
+) -> Iterator[list[Path]]:
+    """The frames under their flat names; hard links, for the SDK follows symbolic ones."""
+    near.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=LINKS, dir=near) as folder:
+        flat = [Path(folder) / name for name in frames]
+        for path in flat:
+            try:
+                os.link(paths[path.name], path)
+            except OSError:  # another file system, or one without hard links
+                shutil.copyfile(paths[path.name], path)
+        yield flat
+
+
+def shape_of(mask: ProposedMask, frame: int, label: RemoteLabel) -> RemoteShape:
+    """A proposal as a CVAT mask, marked as a model's, with its score and model."""
+    annotation = mask.annotation
+    score = 1.0 if annotation.score is None else annotation.score
+    values = {
+        MODEL_ID: annotation.model_id or "",
+        CONFIDENCE: str(round(100 * score)),
+        **annotation.attributes,
+    }
+    return RemoteShape(
+        id=None,
+        frame=frame,
+        label_id=label.id,
+        type="mask",
+        points=masks.to_cvat(masks.decode(annotation.mask)),
+        source="auto",
+        score=score,
+        attributes={
+            spec_id: values[name] for name, spec_id in label.attributes.items() if name in values
+        },
+    )
+
+
+class Shipment:
+    """One push in progress: what it has found and made in CVAT."""
+
+    def __init__(
+        self,
+        gateway: Server,
+        retrying: Callable[[], Retrying],
+        plan: PushPlan,
+        proposals: Proposals,
+        near: Path,
+    ) -> None:
+        self._gateway, self._retrying, self._plan = gateway, retrying, plan
+        self._proposals, self._near = proposals, near
+        self._assignees = user_ids(gateway, plan.assignees)
+        self.labels: dict[str, RemoteLabel] = {}
+        self._project_id = 0
+
+    def project(self, labels: LabelSet, known: Mapping[str, int], tell: Tell) -> RemoteProject:
+        """Our project, made if there is none, with all labels and attributes of the label set.
+
+        Raises:
+            DataError: a label was renamed in CVAT, or takes another kind of shape.
+        """
+        found: RemoteProject = self._retrying()(self._find_or_create, labels)
+        self._project_id = found.id
+        remote = self._gateway.labels(found.id)
+        check_renamed(known, remote)
+        changes = label_changes(labels, remote)
+        if changes.specs:
+            for line in changes.words:
+                tell(f"project {found.id} {found.name!r} gets the {line}")
+            remote = self._retrying()(self._change_labels, labels)
+        self.labels = {label.name: label for label in remote}
+        return found
+
+    def _change_labels(self, labels: LabelSet) -> tuple[RemoteLabel, ...]:
+        """Look before each attempt: an answer may have been lost after its effect."""
+        changes = label_changes(labels, self._gateway.labels(self._project_id))
+        if changes.specs:
+            self._gateway.change_labels(self._project_id, changes.specs)
+        return self._gateway.labels(self._project_id)
+
+    def _find_or_create(self, labels: LabelSet) -> RemoteProject:
+        plan, projects = self._plan, self._gateway.projects()
+        ours = [one for one in projects if one.key == plan.project_key]
+        named = [one for one in ours if one.name == plan.project] or [
+            one for one in projects if one.key == plan.legacy_key and one.name == plan.project
+        ]
+        if named or ours:
+            return min(named or ours, key=lambda project: project.id)
+        return self._gateway.create_project(plan.project, plan.project_key, labels)
+
+    def existing(self) -> dict[str, list[RemoteTask]]:
+        """Tasks of the project by key."""
+        tasks: dict[str, list[RemoteTask]] = {}
+        for task in self._gateway.tasks(self._project_id):
+            tasks.setdefault(task.key, []).append(task)
+        return tasks
+
+    def task(
+        self, planned: PlannedTask, known: Sequence[RemoteTask], paths: Mapping[str, Path]
+    ) -> PushedTask:
+        """One task with its frames and masks, whatever an earlier attempt left behind."""
+        attempts: list[Sequence[RemoteTask]] = [known]
+
+        def attempt() -> PushedTask:
+            found = attempts.pop() if attempts else self.existing().get(planned.key, [])
+            return self._make(planned, found, paths)
+
+        done: PushedTask = self._retrying()(attempt)
+        return done
+
+    def _make(
+        self, planned: PlannedTask, found: Sequence[RemoteTask], paths: Mapping[str, Path]
+    ) -> PushedTask:
+        whole = [task for task in found if self._is_whole(task, planned)]
+        kept = self.settle(planned.key, found, whole)
+        is_new = kept is None
+        if kept is None:
+            with flat_files(planned.frames, paths, self._near) as files:
+                kept = self._gateway.create_task(
+                    self._project_id,
+                    planned.name,
+                    self._plan.task_link(planned),
+                    files,
+                    self._plan.frames_per_job,
+                    self._plan.options,
+                )
+        names = self._gateway.frame_names(kept.id)
+        if is_new and not self._is_the_same(names, planned):
+            raise DataError(
+                f"task {kept.id} {planned.name!r}: CVAT has other frames than were sent; "
+                "delete it there and push again"
+            )
+        self._propose(planned, kept, names)
+        self._assign(planned, kept)
+        validation = self._plan.options.validation
+        return PushedTask(
+            key=planned.key,
+            task_id=kept.id,
+            name=planned.name,
+            frames=names,
+            masks=planned.masks,
+            validation=None if validation is None else validation.mode,
+        )
+
+    def settle(
+        self, key: str, found: Sequence[RemoteTask], whole: Sequence[RemoteTask]
+    ) -> RemoteTask | None:
+        """The one task to keep of those with our key; the others are deleted if nobody used them.
+
+        Raises:
+            DataError: people have worked in a task that would be deleted.
+        """
+        if len(found) == len(whole) == 1:
+            return whole[0]
+        used = [task for task in found if task.n_frames and self._is_used(task)]
+        kept = min(
+            [task for task in whole if task in used] or whole, key=lambda one: one.id, default=None
+        )
+        if any(task is not kept for task in used):
+            ids = ", ".join(str(task.id) for task in found)
+            raise DataError(
+                f"tasks {ids} in CVAT have our key {key!r}, and people have worked in one that is "
+                "not as planned, or in two. Keep one there, or set frames_per_task as it was; "
+                "then push again"
+            )
+        for task in found:
+            if task is not kept:
+                self._gateway.delete_task(task.id)
+        return kept
+
+    def sweep(self) -> None:
+        """Leave one task a key, and none of another cut of this round."""
+        planned = {task.key: task for task in self._plan.tasks}
+        stems = {key.rpartition(":")[0] for key in planned}
+        for key, found in self.existing().items():
+            stem, _, part = key.rpartition(":")
+            if key in planned:
+                if len(found) > 1:
+                    whole = [task for task in found if self._is_whole(task, planned[key])]
+                    self.settle(key, found, whole)
+            elif stem in stems and part.isdigit():
+                self.settle(key, found, ())
+
+    def _is_used(self, task: RemoteTask) -> bool:
+        """Whether a person has begun a task: a job, a shape, a tag or a track says so."""
+        if any(job.state != "new" for job in self._gateway.all_jobs(task.id)):
+            return True
+        drawn = self._gateway.task_annotations(task.id)
+        by_hand = any(shape.source != "auto" for shape in drawn.shapes)
+        return by_hand or bool(drawn.tags) or drawn.n_tracks > 0
+
+    def _is_whole(self, task: RemoteTask, planned: PlannedTask) -> bool:
+        if task.n_frames < len(planned.frames):
+            return False
+        return self._is_the_same(self._gateway.frame_names(task.id), planned)
+
+    def _is_the_same(self, names: Sequence[str], planned: PlannedTask) -> bool:
+        validation = self._plan.options.validation
+        if validation is not None and validation.mode == "honeypots":
+            return set(names) == set(planned.frames)  # in random order, some of them twice
+        return tuple(names) == planned.frames
+
+    def _propose(self, planned: PlannedTask, task: RemoteTask, names: Sequence[str]) -> None:
+        """Write the proposals where nothing is drawn yet.
+
+        One write sets all masks of a task or job: where anything is drawn, it happened, and people
+        may have begun.
+        """
+        if not planned.masks:
+            return
+        options, gateway = self._plan.options, self._gateway
+        is_pool = options.validation is not None and options.validation.mode == "honeypots"
+        if not is_pool and _is_empty(gateway.task_annotations(task.id)):
+            gateway.replace_annotations(task.id, self._shapes(range(len(names)), names))
+        if not is_pool and not options.replicas:
+            return
+        for job in gateway.all_jobs(task.id):
+            # Who makes the ground truth must not see what the model thinks.
+            if job.kind == "consensus_replica" or (is_pool and job.kind == "annotation"):
+                drawn = self._shapes(range(job.start_frame, job.stop_frame + 1), names)
+                if drawn.shapes and _is_empty(gateway.job_annotations(job.id)):
+                    gateway.replace_in_job(job.id, drawn)
+
+    def _shapes(self, frames: range, names: Sequence[str]) -> RemoteAnnotations:
+        places: dict[str, list[int]] = {}
+        for frame in frames:
+            places.setdefault(names[frame], []).append(frame)
+        return RemoteAnnotations(
+            tuple(
+                shape_of(mask, frame, self.labels[mask.label])
+                for mask in self._proposals.of(tuple(places))
+                for frame in places[mask.file_name]
+            )
+        )
+
+    def _assign(self, planned: PlannedTask, task: RemoteTask) -> None:
+        """Give each job that nobody has to the next in turn; a lead merges the replicated ones."""
+        if not self._assignees:
+            return
+        jobs = self._gateway.all_jobs(task.id)
+        parents = [job.id for job in jobs if job.kind == "annotation"]
+        seen: Counter[int] = Counter()
+        for job in jobs:
+            is_merged = job.kind == "annotation" and self._plan.options.replicas > 0
+            if job.kind == "ground_truth" or is_merged:
+                continue
+            parent = job.id if job.parent_id is None else job.parent_id
+            turn = planned.first_job + parents.index(parent) + seen[parent]
+            seen[parent] += 1
+            if not job.is_assigned:
+                assign(self._gateway, job.id, self._assignees[turn % len(self._assignees)])
+
+
+def _is_empty(drawn: RemoteAnnotations) -> bool:
+    return not drawn.shapes and not drawn.tags and drawn.n_tracks == 0
