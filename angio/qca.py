@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, UInt8, UInt16
 from pydantic import Field
-from scipy import ndimage
+from scipy.signal import savgol_filter
 
 from angio.lumen import lumen_px
 from angio.vessels import Centreline, centreline, diameters_px
@@ -25,8 +25,12 @@ HEALTHY_END_SHARE = 0.88
 """Likewise at the ends, where only their presence counts."""
 LESION_SHARE = 0.95
 """A narrowing reaches to where the lumen is this wide again."""
-MINIMUM_SMOOTH_PX = 1.0
-"""The least of noisy widths is too small; so much averaging along the vessel undoes it."""
+PLACE_REACH_PX = 5.0
+"""Parabolas over so much vessel on each side smooth the widths, to find the narrowest place."""
+THROAT_SHARE = 0.7
+"""The throat, whose widths give the minimum: this share of the way to half the depth."""
+THROAT_REACH_PX = (4.0, 20.0)
+"""Least and most vessel on each side that makes the throat."""
 
 
 class Lesion(Document):
@@ -39,6 +43,8 @@ class Lesion(Document):
     length_px: float = Field(ge=0)
     """Of the narrowing, along the centreline."""
     stenosis_pct: float = Field(ge=0, le=100)
+    area_stenosis_pct: float | None = Field(default=None, ge=0, le=100)
+    """Of the cross-section, taken as a circle; results written before it was measured have none."""
     mld_xy: tuple[float, float]
     start_xy: tuple[float, float]
     end_xy: tuple[float, float]
@@ -76,6 +82,18 @@ def stenosis_pct(mld: float, rvd: float) -> float:
     if not rvd > 0 or not mld >= 0:
         raise QcaError(f"MLD {mld} and RVD {rvd}; expected lengths, the reference above 0")
     return float(min(max(100.0 * (1.0 - mld / rvd), 0.0), 100.0))
+
+
+def area_stenosis_pct(mld: float, rvd: float) -> float:
+    """Stenosis of the lumen's area, in percent of the reference area, both taken as circles.
+
+    One view cannot show an oval lumen: for such a lesion this is an assumption, not a measurement.
+    Both in the same unit. Source: Reiber et al., Circulation 71 (1985) 280–288.
+
+    Raises:
+        QcaError: the reference is not a positive length.
+    """
+    return 100.0 * (1.0 - (1.0 - stenosis_pct(mld, rvd) / 100.0) ** 2)
 
 
 def reference_px(
@@ -126,21 +144,50 @@ def profile(
     return Profile(line, along, widths, reference_px(along, widths))
 
 
+def _step_px(found: Profile) -> float:
+    return float(found.along_px[-1]) / max(len(found.along_px) - 1, 1)
+
+
+def _smooth(found: Profile) -> Float64[np.ndarray, " n"]:
+    """Widths smoothed by local parabolas, which leave the depth of a narrowing as it is.
+
+    Source: Savitzky and Golay, Analytical Chemistry 36 (1964) 1627–1639.
+    """
+    reach = min(round(PLACE_REACH_PX / _step_px(found)), (len(found.along_px) - 1) // 2)
+    return np.asarray(savgol_filter(found.diameter_px, 2 * reach + 1, 2))
+
+
+def _throat_px(found: Profile, share: Float64[np.ndarray, " n"], at: int) -> float:
+    """The least width of the parabola through the throat's widths.
+
+    The least of noisy widths is too small and the least of averaged ones too large.
+    """
+    open_again = share >= (1 + share[at]) / 2
+    before, after = np.flatnonzero(open_again[:at]), np.flatnonzero(open_again[at:])
+    sides = [at - int(before[-1])] if len(before) else []
+    sides += [int(after[0])] if len(after) else []
+    least, most = (max(round(reach / _step_px(found)), 2) for reach in THROAT_REACH_PX)
+    reach = int(np.clip(round(THROAT_SHARE * min(sides, default=least)), least, most))
+    near = np.arange(max(at - reach, 0), min(at + reach, len(share) - 1) + 1)
+    bend, slope, level = np.polyfit(near - at, found.diameter_px[near], 2)
+    offset = np.clip(-slope / (2 * bend), -reach / 2, reach / 2) if bend > 0 else 0.0
+    return max(float(bend * offset**2 + slope * offset + level), 0.0)
+
+
 def find_lesion(found: Profile, spacing: PixelSpacing | None = None) -> Lesion:
     """The narrowest place, relative to the reference, between healthy ends.
 
     Raises:
         QcaError: fewer than `HEALTHY_MIN_PX` of healthy vessel remain on either side.
     """
-    step = float(found.along_px[-1]) / max(len(found.along_px) - 1, 1)
-    smooth = ndimage.gaussian_filter1d(found.diameter_px, MINIMUM_SMOOTH_PX / step)
-    share = smooth / found.reference_px
+    step = _step_px(found)
     least = int(np.ceil(HEALTHY_MIN_PX / step))
-    if len(share) <= 2 * least + 1:
+    if len(found.along_px) <= 2 * least + 1:
         raise QcaError(
             f"the vessel is {found.along_px[-1]:.0f} px long; expected more than "
             f"{2 * HEALTHY_MIN_PX:.0f} px, to see healthy vessel on both sides"
         )
+    share = _smooth(found) / found.reference_px
     at = least + int(np.argmin(share[least:-least]))
     wide = share >= LESION_SHARE
     before = np.flatnonzero(wide[:at])
@@ -153,7 +200,7 @@ def find_lesion(found: Profile, spacing: PixelSpacing | None = None) -> Lesion:
                 f"less than {HEALTHY_MIN_PX:.0f} px of healthy vessel at the {side} end; draw the "
                 "segment longer"
             )
-    mld, rvd = float(smooth[at]), float(found.reference_px[at])
+    mld, rvd = _throat_px(found, share, at), float(found.reference_px[at])
     length = float(found.along_px[end] - found.along_px[start])
     scale = spacing.mean_mm if spacing else None
     return Lesion(
@@ -161,6 +208,7 @@ def find_lesion(found: Profile, spacing: PixelSpacing | None = None) -> Lesion:
         rvd_px=rvd,
         length_px=length,
         stenosis_pct=stenosis_pct(mld, rvd),
+        area_stenosis_pct=area_stenosis_pct(mld, rvd),
         mld_xy=_place(found, at),
         start_xy=_place(found, start),
         end_xy=_place(found, end),

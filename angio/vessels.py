@@ -20,6 +20,16 @@ SMOOTH_PX = 2.5
 """Standard deviation of the centreline's smoothing."""
 LENGTH_MIN_PX = 12.0
 """Shorter vessels have no direction to measure across."""
+REACH_PX = 40.0
+"""How far from the centreline a mask's edge is looked for."""
+ACROSS_PX = 0.25
+"""Distance between samples across the vessel."""
+TAIL_PX = 1.5
+"""How far beyond its edge a mask, interpolated between pixels, can still be above 0."""
+CENTRINGS = 2
+"""How often the line is moved to the middle between the edges."""
+SHIFT_MAX_PX = 2.0
+"""Most that it moves each time: at a branch the middle of the mask is not the vessel's."""
 
 _EIGHT = np.ones((3, 3), dtype=bool)
 
@@ -119,6 +129,28 @@ def _to_the_edge(
     return np.concatenate([ends[0][::-1], points_xy, ends[1]])
 
 
+def _tangents(points_xy: Float64[np.ndarray, "n 2"]) -> Float64[np.ndarray, "n 2"]:
+    """Unit vectors along a line, smoothed."""
+    along = ndimage.gaussian_filter1d(np.gradient(points_xy, axis=0), SMOOTH_PX / STEP_PX, axis=0)
+    return np.asarray(along / np.maximum(np.linalg.norm(along, axis=1, keepdims=True), 1e-9))
+
+
+def _line(points_xy: Float64[np.ndarray, "n 2"]) -> Centreline:
+    tangents = _tangents(points_xy)
+    return Centreline(points_xy, np.stack([tangents[:, 1], -tangents[:, 0]], axis=1))
+
+
+def _centred(line: Centreline, bitmap: Bool[np.ndarray, "h w"]) -> Centreline:
+    """The line moved to the middle between the mask's edges, as far as it is that smooth.
+
+    A skeleton jumps by whole pixels, and its slope with it; a slanting section is too wide.
+    """
+    one, other = _sides_px(bitmap, line, REACH_PX)
+    shift = ndimage.gaussian_filter1d((one - other) / 2, SMOOTH_PX / STEP_PX)
+    shift = np.clip(shift, -SHIFT_MAX_PX, SHIFT_MAX_PX)
+    return _line(_even(_smoothed(line.points_xy + shift[:, None] * line.normals_xy)))
+
+
 def centreline(bitmap: Bool[np.ndarray, "h w"]) -> Centreline:
     """The middle of the largest vessel in a mask, its longest course where it branches.
 
@@ -129,42 +161,63 @@ def centreline(bitmap: Bool[np.ndarray, "h w"]) -> Centreline:
         raise QcaError("the mask is empty; there is no vessel to measure")
     rows, columns = ndimage.find_objects(bitmap.astype(np.uint8))[0]
     top, left = max(rows.start - 1, 0), max(columns.start - 1, 0)
-    crop = _largest(bitmap[top : rows.stop + 1, left : columns.stop + 1])
+    crop = solid(_largest(bitmap[top : rows.stop + 1, left : columns.stop + 1]))
     path = _longest_path(skeletonize(np.pad(crop, 1))[1:-1, 1:-1])
     if len(path) < 3:
         raise QcaError(f"the vessel is {len(path)} px long; expected at least {LENGTH_MIN_PX:.0f}")
     line = _smoothed(_even(path[:, ::-1].astype(np.float64)))
-    points = _even(_to_the_edge(line, crop))
-    tangents = np.gradient(points, axis=0)
-    tangents = ndimage.gaussian_filter1d(tangents, SMOOTH_PX / STEP_PX, axis=0)
-    tangents /= np.maximum(np.linalg.norm(tangents, axis=1, keepdims=True), 1e-9)
-    normals = np.stack([tangents[:, 1], -tangents[:, 0]], axis=1)
-    found = Centreline(points + np.array([left, top], dtype=np.float64), normals)
+    found = _line(_even(_to_the_edge(line, crop)))
     if found.length_px < LENGTH_MIN_PX:
         raise QcaError(
             f"the vessel is {found.length_px:.0f} px long; expected at least {LENGTH_MIN_PX:.0f}"
         )
-    return found
+    for _ in range(CENTRINGS):
+        found = _centred(found, crop)
+    return Centreline(found.points_xy + np.array([left, top], dtype=np.float64), found.normals_xy)
+
+
+def solid(bitmap: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """The mask without pinholes: contours that fold over themselves leave some."""
+    return np.asarray(ndimage.binary_fill_holes(bitmap))
+
+
+def _sides_px(
+    bitmap: Bool[np.ndarray, "h w"], line: Centreline, reach_px: float
+) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
+    """Distance from the line to the mask's edge on either side.
+
+    The mask is summed along the section rather than followed to its last pixel: what a section
+    gains at one pixel's corner it loses at the next, so that the mean width is the true one.
+    """
+    offsets = np.arange(ACROSS_PX / 2, reach_px, ACROSS_PX)
+    soft = bitmap.astype(np.float64)
+    found = []
+    for side in (1.0, -1.0):
+        places = line.points_xy[:, None] + side * offsets[None, :, None] * line.normals_xy[:, None]
+        values = ndimage.map_coordinates(soft, [places[..., 1], places[..., 0]], order=1)
+        outside = values < 0.5
+        outside[:, 0] = False
+        leaves = np.where(outside.any(axis=1), outside.argmax(axis=1), len(offsets))
+        tail = leaves[:, None] + round(TAIL_PX / ACROSS_PX)
+        number = np.arange(len(offsets))[None]
+        # Beyond the edge the sum ends where the mask rises again: that is another vessel.
+        falling = np.diff(values, axis=1, append=0.0) <= 0
+        rises = (number >= leaves[:, None]) & ~falling
+        ends = np.where(rises.any(axis=1), rises.argmax(axis=1), len(offsets) - 1)
+        counted = (number < tail) & (number <= ends[:, None])
+        found.append((values * counted).sum(axis=1) * ACROSS_PX)
+    return found[0], found[1]
 
 
 def diameters_px(
-    bitmap: Bool[np.ndarray, "h w"], line: Centreline, *, reach_px: float = 25.0
+    bitmap: Bool[np.ndarray, "h w"], line: Centreline, *, reach_px: float = REACH_PX
 ) -> Float64[np.ndarray, " n"]:
-    """Width of the mask across the centreline at each of its points.
+    """Width of the mask across the centreline at each of its points, below the size of a pixel.
 
     Args:
-        bitmap: The vessel.
+        bitmap: The vessel, its pixels set where their centre lies inside.
         line: Its centreline.
         reach_px: How far to look on each side.
     """
-    offsets = np.arange(0.0, reach_px, 0.25)
-    soft = bitmap.astype(np.float64)
-    total = np.zeros(len(line.points_xy))
-    for side in (1.0, -1.0):
-        places = line.points_xy[:, None] + side * offsets[None, :, None] * line.normals_xy[:, None]
-        inside = ndimage.map_coordinates(soft, [places[..., 1], places[..., 0]], order=1) >= 0.5
-        inside[:, 0] = True
-        leaves = np.argmin(inside, axis=1)
-        leaves[inside.all(axis=1)] = len(offsets) - 1
-        total += offsets[leaves] - 0.125
-    return np.maximum(total, 0.0)
+    one, other = _sides_px(solid(bitmap), line, reach_px)
+    return one + other

@@ -92,7 +92,7 @@ def outline(
     )
 
 
-def _is_readable(
+def is_readable(
     gantry: Gantry, tree: CoronaryTree, motion: Motion, lesion: Lesion, seen: Outline
 ) -> bool:
     """Whether a reader would analyse this stretch here: in the picture, filled, not folded."""
@@ -180,7 +180,7 @@ def _try_view(
         rng.shuffle(still)
         for frame in still:
             seen = outline(gantry, tree, motion, lesion, frame)
-            if _is_readable(gantry, tree, motion, lesion, seen):
+            if is_readable(gantry, tree, motion, lesion, seen):
                 outlines.append(seen)
                 break
         else:

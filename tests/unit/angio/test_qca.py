@@ -7,8 +7,17 @@ from hypothesis import strategies as st
 
 from angio.phantoms.render import render_cine
 from angio.phantoms.scene import draw_patient
-from angio.qca import find_lesion, measure, profile, reference_px, stenosis_pct
+from angio.qca import (
+    Lesion,
+    area_stenosis_pct,
+    find_lesion,
+    measure,
+    profile,
+    reference_px,
+    stenosis_pct,
+)
 from angio.rendering import render
+from bench import qca as bench
 from casebook.cases import PixelSpacing
 from casebook.errors import QcaError
 from tests.unit.angio.test_vessels import bar
@@ -126,3 +135,63 @@ def test_a_profile_is_as_long_as_its_vessel() -> None:
     assert len(found.along_px) == len(found.diameter_px) == len(found.reference_px)
     assert found.along_px[-1] == pytest.approx(160 - 12, abs=8)
     assert find_lesion(found).rvd_px == pytest.approx(12, abs=1)
+
+
+def test_area_stenosis_is_that_of_circles() -> None:
+    assert area_stenosis_pct(1.0, 2.0) == pytest.approx(75.0)
+    assert area_stenosis_pct(2.0, 2.0) == 0.0
+    lesion = measure(None, _narrowed(0.5))
+    expected = 100 * (1 - (lesion.mld_px / lesion.rvd_px) ** 2)
+    assert lesion.area_stenosis_pct == pytest.approx(expected)
+
+
+def test_a_lesion_written_before_areas_were_measured_is_read() -> None:
+    written = measure(None, _narrowed(0.5)).model_dump(exclude={"area_stenosis_pct"})
+    assert Lesion.model_validate(written).area_stenosis_pct is None
+
+
+@pytest.mark.parametrize("depth", [0.2, 0.5, 0.8])
+def test_the_throat_is_measured_below_the_size_of_a_pixel(depth: float) -> None:
+    """A slanting vessel, drawn with pixels set by their centres."""
+    y, x = np.mgrid[:240, :240] - 119.5
+    along, across = 0.9 * x + 0.43589 * y, -0.43589 * x + 0.9 * y
+    width = 14 * (1 - depth * np.exp(-((along / 12) ** 2)))
+    bitmap = (np.abs(along) <= 90) & (np.abs(across) <= width / 2)
+    lesion = measure(None, bitmap)
+    assert lesion.mld_px == pytest.approx(14 * (1 - depth), abs=0.4)
+    assert lesion.stenosis_pct == pytest.approx(100 * depth, abs=3)
+
+
+def test_a_side_branch_in_the_mask_leaves_the_measurement_as_it_is() -> None:
+    alone = _narrowed(0.5)
+    branched = alone.copy()
+    branched[100:130, 136:141] = True
+    bare, found = measure(None, alone), measure(None, branched)
+    assert found.mld_px == pytest.approx(bare.mld_px, abs=0.3)
+    assert found.rvd_px == pytest.approx(bare.rvd_px, abs=0.5)
+
+
+def test_a_pinhole_in_the_mask_is_no_narrowing() -> None:
+    bitmap = _narrowed(0.3)
+    whole = measure(None, bitmap)
+    bitmap[99, 60] = False
+    assert measure(None, bitmap) == whole
+
+
+def test_the_bench_measures_its_lesions_and_counts_what_it_refuses() -> None:
+    figures = bench.measure(quick=True)
+    assert figures["lesions"] == bench.QUICK_COUNT - (figures["small_lesions"] or 0)
+    assert (figures["refused"] or 0) <= 3
+    for figure, limit in (("mld_abs_bias_mm", 0.1), ("mld_sd_mm", 0.15), ("ds_mae_points", 5)):
+        assert (figures[figure] or 0) < limit
+
+
+def test_recipes_cover_their_ranges() -> None:
+    drawn = list(bench.recipes(100, 1))
+    for name, (low, high) in (
+        ("rvd_mm", bench.RVD_MM), ("severity", bench.SEVERITY), ("spacing_mm", bench.SPACING_MM),
+        ("photons", bench.PHOTONS), ("blur_px", bench.BLUR_PX),
+    ):  # fmt: skip
+        values = [getattr(recipe, name) for recipe in drawn]
+        assert low <= min(values) < low + 0.05 * (high - low)
+        assert high - 0.05 * (high - low) < max(values) <= high
