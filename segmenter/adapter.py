@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from pydantic import Field
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from casebook.documents import Document, read_document, write_bytes, write_document
@@ -271,7 +271,8 @@ def load_adapter(
     if None not in (base_sha256, settings.base_sha256) and base_sha256 != settings.base_sha256:
         raise ModelError(f"{folder}: was trained on another base; give the base it belongs to")
     try:
-        state = load_file(folder / WEIGHTS)
+        # Read, not mapped: a file cut short while it is in use would end the process.
+        state = load((folder / WEIGHTS).read_bytes())
     except (OSError, SafetensorError) as problem:
         raise ModelError(f"{folder / WEIGHTS}: cannot be read ({problem}); restore it") from None
     _require_finite(state, ModelError, str(folder / WEIGHTS))

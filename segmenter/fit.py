@@ -43,6 +43,19 @@ class LoraConfig(BaseModel):
     """Groups of small modules that are trained whole beside the low-rank updates."""
 
 
+class HeadsConfig(BaseModel):
+    """Whether and how a training teaches the heads."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    weight: float = Field(0.2, gt=0)
+    """Of their loss beside the mask's."""
+    hidden: int = Field(64, ge=8)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    uses_view: bool = True
+    """Whether they are told the view's angles."""
+
+
 class TrainConfig(BaseModel):
     """How one training runs; the same values and data give the same weights on a CPU."""
 
@@ -76,6 +89,8 @@ class TrainConfig(BaseModel):
     strategy: Strategy = "lora"
     """What is changed: see `segmenter/tuning.py`; `lora` below holds for the first only."""
     lora: LoraConfig = LoraConfig()
+    heads: HeadsConfig | None = None
+    """Segment code, stenosis and diameters learnt beside the mask; none when absent."""
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ A step asks once, then corrects the answer with clicks in its largest error, as 
 Works on the model's square. Knows nothing of images, labels or adapters.
 """
 
+from collections.abc import Callable, Mapping
+
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from jaxtyping import Bool, Float, Int
@@ -11,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from segmenter.losses import iou, mask_loss
-from segmenter.sam3 import Sam3
+from segmenter.sam3 import Features, Sam3
 
 INSIDE, OUTSIDE, BOX_START, BOX_END, PADDING = 1, 0, 2, 3, -1
 
@@ -120,6 +122,7 @@ def interactive_loss(
     *,
     weights: Float[Tensor, " b"] | None = None,
     centreline: float = 0.0,
+    heads: Callable[[Features, Tensor], Mapping[str, Tensor]] | None = None,
 ) -> dict[str, Tensor]:
     """The loss of one step and how well the masks overlap, by name.
 
@@ -127,6 +130,8 @@ def interactive_loss(
         image_index: The image each mask belongs to; several prompts share one embedding.
         weights: How much each mask counts; equal when absent.
         centreline: Weight of the clDice term.
+        heads: Gives further terms from features and final mask logits; `heads` is added to the
+            loss.
     """
     features = model.encode(pixels).rows(image_index)
     # Drawn on the CPU: the same seed then gives the same prompts on every device.
@@ -152,4 +157,6 @@ def interactive_loss(
             more, kinds = correction_clicks(logits.detach(), truth)
             points, labels = torch.cat([points, more], dim=1), torch.cat([labels, kinds], dim=1)
             previous = low.detach().float()[:, None]
-    return {"loss": total, "iou": overlap}
+    more_terms = heads(features, low.detach()) if heads is not None else {}
+    total = total + more_terms.get("heads", 0.0)
+    return {**more_terms, "loss": total, "iou": overlap}

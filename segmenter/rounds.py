@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from casebook.errors import ConfigError
@@ -18,14 +18,17 @@ from segmenter import adapter as adapters
 from segmenter import tuning
 from segmenter.concept import SCALE, concept_loss, detection_loss
 from segmenter.fit import FitResult, LoraConfig, Progress, TrainConfig, fit
+from segmenter.heads import Heads, head_sizes, heads_loss, load_heads, save_heads
 from segmenter.interactive import PromptMix, interactive_loss
 from segmenter.prompts import WindowConfig
-from segmenter.sam3 import Sam3
+from segmenter.sam3 import Features, Sam3
 from segmenter.samples import Augmentation, Batch, RoundData, Sample
 from segmenter.teacher import default_windows
 from segmenter.weights import base_sha256, load_base
 
 _NAME = "candidate"
+HEADS = "heads"
+"""Name of the heads within the model while they are trained."""
 ROUND_MIX = PromptMix(box=0.7, box_and_click=0.15, click=0.15, jitter_fraction=0.04, jitter_px=1.5)
 """Prompts of a round: readers' boxes fit closely, closer than the pre-training's."""
 
@@ -79,6 +82,34 @@ def _go_on(model: Sam3, init_adapter: Path, config: TrainConfig, digest: str) ->
     return settings.lora.model_copy(update={"dropout": config.lora.dropout})
 
 
+def _heads_of(model: Sam3, config: TrainConfig, init_adapter: Path | None) -> Heads | None:
+    """The heads to train, the incumbent's where it has some; part of the model from here on."""
+    if config.heads is None:
+        return None
+    width, fine_width = head_sizes(model)
+    found = load_heads(init_adapter, width, fine_width) if init_adapter is not None else None
+    if found is None or found.config.hidden != config.heads.hidden:
+        found = Heads(config.heads, width, fine_width)
+    heads = found.to(model.device).train()
+    model.add_module(HEADS, heads)
+    return heads
+
+
+def _asking(
+    heads: Heads, batch: Batch, weights: Float[Tensor, " b"]
+) -> Callable[[Features, Tensor], Mapping[str, Tensor]]:
+    """What a step asks the heads, and how wrong they are."""
+
+    def ask(features: Features, logits: Tensor) -> Mapping[str, Tensor]:
+        if batch.views is None or batch.heads is None:
+            return {}
+        views, truth = batch.views.to(logits.device), batch.heads.to(logits.device)
+        terms = heads_loss(heads(features, logits, views), truth, weights)
+        return {**terms, "heads": heads.config.weight * terms["heads"]}
+
+    return ask
+
+
 def train_adapter(
     samples: Sequence[Sample],
     config: TrainConfig,
@@ -117,8 +148,9 @@ def train_adapter(
         adapters.begin(model, lora, config.strategy, _NAME)
     else:
         lora = _go_on(model, init_adapter, config, digest)
-    model.train()
     sizes = model.config
+    heads = _heads_of(model, config, init_adapter)
+    model.train()
     data = RoundData(
         samples,
         config,
@@ -137,6 +169,7 @@ def train_adapter(
             concept = asked["loss"] / SCALE
             return {**asked, "loss": concept, "concept": concept}
         index: Int[Tensor, " i"] = torch.arange(len(pixels), device=model.device)
+        weights = batch.weights.to(model.device)
         terms = interactive_loss(
             model,
             pixels,
@@ -144,8 +177,9 @@ def train_adapter(
             batch.truth.to(model.device),
             prompts,
             generator,
-            weights=batch.weights.to(model.device),
+            weights=weights,
             centreline=config.centreline,
+            heads=_asking(heads, batch, weights) if heads is not None else None,
         )
         return {**terms, "mask": terms["loss"]}
 
@@ -164,6 +198,8 @@ def train_adapter(
     )
     folder = directory / "adapter"
     adapters.save_adapter(model, _NAME, lora, folder, base_sha256=digest, strategy=config.strategy)
+    if heads is not None:
+        save_heads(heads, folder)
     return RoundResult(
         folder=folder,
         fit=result,

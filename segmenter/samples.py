@@ -5,7 +5,7 @@ A batch is a function of the step and the seed alone. Knows no model and no medi
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,10 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from casebook import masks
+from casebook.cases import View
 from casebook.errors import DataError
 from casebook.protocols import Frame, Prompt
 from segmenter.concept import ConceptQuery
 from segmenter.fit import TrainConfig
+from segmenter.heads import HeadTargets, Targets, targets_of, view_numbers
 from segmenter.prompts import Window, WindowConfig, crop, normalised, whole_window, window_of
 
 _CONTEXT = 1.5
@@ -37,6 +39,8 @@ class TrainMask:
     """How much it counts, by who made it."""
     prompted: bool = True
     """Whether boxes and clicks ask for it; a whole tree is asked for by its name only."""
+    targets: Targets = field(default_factory=Targets)
+    """What the heads learn of it."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,10 @@ class _Crop:
     pixels: UInt8[np.ndarray, "c c"]
     bitmap: Bool[np.ndarray, "c c"]
     weight: float
+    size_px: int
+    """Side of the crop in px of the image."""
+    view: View | None
+    targets: Targets
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,9 @@ class Batch:
     pixels: Float[Tensor, "i 3 s s"]
     truth: Bool[Tensor, "i s s"] | None = None
     weights: Float[Tensor, " i"] | None = None
+    views: Float[Tensor, "i 5"] | None = None
+    """Sine and cosine of the angles, see `segmenter/heads.py`."""
+    heads: HeadTargets | None = None
     queries: tuple[ConceptQuery, ...] = ()
 
 
@@ -156,7 +167,12 @@ class RoundData:
         context = Window(window.x - margin, window.y - margin, size)
         cached = round(self._side * _CONTEXT)
         return _Crop(
-            crop(frame.pixels, context, cached), _resized(mask.bitmap, context, cached), mask.weight
+            crop(frame.pixels, context, cached),
+            _resized(mask.bitmap, context, cached),
+            mask.weight,
+            size,
+            frame.view,
+            mask.targets,
         )
 
     def _whole_of(self, sample: Sample) -> _Whole:
@@ -186,12 +202,15 @@ class RoundData:
         chosen = [self._crops[index] for index in self._order(turn)]
         pixels = torch.from_numpy(np.stack([item.pixels for item in chosen]))
         bitmaps = torch.from_numpy(np.stack([item.bitmap for item in chosen]))
-        grid = self._grid(len(chosen), generator, 1 / _CONTEXT)
+        grid, reach = self._grid(len(chosen), generator, 1 / _CONTEXT)
+        magnified = self._side / (reach * torch.tensor([float(item.size_px) for item in chosen]))
         truth = _sampled(bitmaps.float(), grid) > 0.5
         return Batch(
             self._pixels(_sampled(pixels.float(), grid), generator),
             truth,
             torch.tensor([item.weight for item in chosen]) * truth.flatten(1).any(dim=1),
+            view_numbers([item.view for item in chosen]),
+            targets_of([item.targets for item in chosen], magnified),
         )
 
     def _order(self, turn: int) -> list[int]:
@@ -207,7 +226,7 @@ class RoundData:
     def _concept_batch(self, rng: np.random.Generator, generator: torch.Generator) -> Batch:
         count = min(len(self._wholes), max(1, self._config.batch // 2))
         chosen = [self._wholes[i] for i in rng.choice(len(self._wholes), count, replace=False)]
-        grid = self._grid(count, generator, 1.0)
+        grid, _ = self._grid(count, generator, 1.0)
         pixels = _sampled(
             torch.from_numpy(np.stack([item.pixels for item in chosen])).float(), grid
         )
@@ -227,8 +246,8 @@ class RoundData:
 
     def _grid(
         self, count: int, generator: torch.Generator, reach: float
-    ) -> Float[Tensor, "b s s 2"]:
-        """Where to sample each crop: a small random rotation, scale and shift."""
+    ) -> tuple[Float[Tensor, "b s s 2"], Float[Tensor, " b"]]:
+        """Where to sample each crop: a small random rotation, scale and shift; and the scale."""
         a = self._augmentation
 
         def spread(extent: float) -> Tensor:
@@ -246,7 +265,8 @@ class RoundData:
                 ),
             ]
         ).permute(2, 0, 1)
-        return F.affine_grid(matrix, [count, 1, self._side, self._side], align_corners=False)
+        grid = F.affine_grid(matrix, [count, 1, self._side, self._side], align_corners=False)
+        return grid, scale
 
     def _pixels(
         self, values: Float[Tensor, "b s s"], generator: torch.Generator

@@ -20,6 +20,7 @@ from casebook.errors import AngioloopError, ModelError
 from casebook.protocols import Embedding, Frame, Prediction, Prompt
 from segmenter import adapter as adapters
 from segmenter.cache import EmbeddingCache
+from segmenter.heads import Heads, head_sizes, load_heads, told, view_numbers
 from segmenter.prompts import (
     Window,
     WindowConfig,
@@ -76,6 +77,7 @@ class Teacher:
         self._model = model.eval()
         self._model_id = model_id
         self._adapter: str | None = None
+        self._heads: Heads | None = None
         self._windows = windows
         self._base_hash = base_hash
         self._concept_threshold = concept_threshold
@@ -112,13 +114,14 @@ class Teacher:
             ModelError: it cannot be loaded; the one in use stays.
         """
         with self._lock:
-            before = self._adapter
+            before, heads = self._adapter, None
             name = f"a{abs(hash((model_id, str(folder)))):x}" if folder is not None else None
             if name == before:
                 return
             if folder is not None and name is not None:
                 try:
                     adapters.load_adapter(self._model, folder, name, base_sha256=self._base_hash)
+                    heads = load_heads(folder, *head_sizes(self._model))
                 except AngioloopError:
                     adapters.activate(self._model, before)
                     raise
@@ -128,6 +131,7 @@ class Teacher:
             if before is not None:
                 adapters.remove(self._model, before)
             self._adapter, self._model_id = name, model_id
+            self._heads = heads.to(self._model.device) if heads is not None else None
             self._features.clear()
             self._trunks.clear()
 
@@ -167,14 +171,19 @@ class Teacher:
         if prompt.mask_logits is not None:
             cut = crop_logits(prompt.mask_logits, window, self._model.config.mask_side)
             previous = torch.from_numpy(cut)[None, None].to(device)
+        features = self.features(frame, window)
         low, quality = self._model.decode(
-            self.features(frame, window),
+            features,
             torch.from_numpy(points)[None].float().to(device),
             torch.from_numpy(kinds)[None].to(device),
             previous,
         )
         logits = paste(low[0], window, frame.hw)
-        return _prediction(logits, float(quality[0]), prompt.concept, {})
+        said: dict[str, float] = {}
+        if self._heads is not None:
+            views = view_numbers([prompt.view or frame.view]).to(device)
+            said = told(self._heads(features, low, views), window.size_px / side)
+        return _prediction(logits, float(quality[0]), prompt.concept, said)
 
     def _concept(self, frame: Frame, prompt: Prompt) -> tuple[Prediction, ...]:
         concept = prompt.concept or ""

@@ -33,6 +33,8 @@ PATTERNS: dict[Strategy, str] = {
 }
 """Names of the weights a strategy trains, as the bare base calls them."""
 
+_ADDED = (".lora_", ".modules_to_save.")
+"""Parts of names that peft adds; heads beside the image model are not the base's either."""
 _ATTRIBUTE = "angioloop_swapped"
 
 
@@ -48,7 +50,7 @@ class _Swapped:
 def _plain(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     """The base's own weights by the name they have in a bare model."""
     for name, parameter in model.named_parameters():
-        if ".lora_" not in name and ".modules_to_save." not in name:
+        if name.startswith("image.") and not any(part in name for part in _ADDED):
             yield name.replace(".base_layer.", ".").replace(".original_module.", "."), parameter
 
 

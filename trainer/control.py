@@ -62,7 +62,12 @@ def _train(work: Work, model_id: str, first: Candidate, later: list[Candidate]) 
     for before, candidate in pairwise((first, *later)):
         stage = Work(RoundFolder(home, candidate.round), work.conf, work.overrides)
         data = training_set(
-            home, work.catalogue, (1,), folder.manifest().labels, stage.config.weights
+            home,
+            work.catalogue,
+            (1,),
+            folder.manifest().labels,
+            stage.config.weights,
+            measured=stage.config.train.heads is not None,
         )
         settings = stage.config.train.model_copy(update={"steps": candidate.steps})
         name = f"{model_id}-{candidate.round}" if candidate is not later[-1] else model_id

@@ -7,16 +7,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from jaxtyping import Bool
 
+from angio import qca
 from casebook import masks
 from casebook.annotations import AnnotationSet, CocoImage, read_annotations
 from casebook.cases import Case, Split
 from casebook.catalogue import Catalogue
 from casebook.documents import sha256_of_file
-from casebook.errors import DataError
+from casebook.errors import DataError, QcaError
 from casebook.home import Home
 from casebook.labels import Label, LabelSet
+from casebook.protocols import Frame
 from casebook.rounds import RoundFolder
+from segmenter.heads import Targets
 from segmenter.samples import Sample, TrainMask
 from trainer.rounds_config import OriginWeights
 
@@ -54,8 +58,13 @@ def training_set(
     rounds: Sequence[int],
     labels: LabelSet,
     weights: OriginWeights,
+    *,
+    measured: bool = False,
 ) -> TrainingSet:
     """All usable annotations of some rounds.
+
+    Args:
+        measured: Measure every segment, for a model whose heads learn it.
 
     Raises:
         DataError: a case is not a training case, or a label is unknown.
@@ -73,7 +82,7 @@ def training_set(
             if image.status == "rejected":
                 found.rejected += 1
             elif image.status in _TRAINS:
-                _add(found, annotations, image, case, catalogue, labels, weights)
+                _add(found, annotations, image, case, catalogue, labels, weights, measured)
     if not found.samples:
         raise DataError(
             f"rounds {', '.join(map(str, rounds))} hold no reviewed mask to train on "
@@ -90,7 +99,9 @@ def _add(
     catalogue: Catalogue,
     labels: LabelSet,
     weights: OriginWeights,
+    measured: bool,
 ) -> None:
+    frame = catalogue.frame(image.ref)
     drawn: list[tuple[Label, TrainMask]] = []
     for entry in annotations.of_image(image.id):
         weight = weights.of(entry.origin)
@@ -98,14 +109,25 @@ def _add(
             continue
         label = labels.find(annotations.label_of(entry))
         bitmap = masks.decode(entry.mask)
-        drawn.append((label, TrainMask(label.name, bitmap, weight, label.role != "tree")))
+        targets = _targets(label, frame, bitmap) if measured else Targets()
+        drawn.append((label, TrainMask(label.name, bitmap, weight, label.role != "tree", targets)))
         origin = entry.origin.value
         found.masks_by_origin[origin] = found.masks_by_origin.get(origin, 0) + 1
     if drawn:
-        frame = catalogue.frame(image.ref)
         concepts = _implied(drawn, case, labels)
         shown = tuple(mask for _, mask in drawn) + concepts
         found.samples.append(Sample(frame, shown, _absent(drawn, case, labels)))
+
+
+def _targets(label: Label, frame: Frame, bitmap: Bool[np.ndarray, "h w"]) -> Targets:
+    """What the heads learn of a segment: its code, and its measurements where there are any."""
+    if label.role != "segment":
+        return Targets()
+    try:
+        lesion = qca.measure(frame.pixels, bitmap)
+    except QcaError:
+        return Targets(code=label.code)
+    return Targets(label.code, lesion.stenosis_pct, lesion.mld_px, lesion.rvd_px)
 
 
 def _implied(

@@ -39,7 +39,12 @@ def train(work: Work) -> str:
     incumbent = incumbent_id(work)
     init_from = base_id(work) if folder.number == 1 or work.config.init == "base" else incumbent
     data = training_set(
-        folder.home, work.catalogue, rounds, folder.manifest().labels, work.config.weights
+        folder.home,
+        work.catalogue,
+        rounds,
+        folder.manifest().labels,
+        work.config.weights,
+        measured=work.config.train.heads is not None,
     )
     config = work.config.model_dump(mode="json", exclude={"labels"})
     identity = [folder.manifest_sha256(), *digests, init_from, json.dumps(config, sort_keys=True)]

@@ -10,6 +10,7 @@ from casebook.documents import read_document, sha256_of_file, write_document
 from casebook.errors import BusyError, DataError, ModelError, StateError
 from casebook.home import Home, locked
 from casebook.rounds import RoundFolder
+from segmenter.heads import Targets
 from tests.unit.trainer.workspace import LABELS, make_conf, make_workspace, pull_truth
 from trainer.app import app
 from trainer.chain import STEP_FILES, check_ready, steps_left, steps_of
@@ -219,6 +220,27 @@ def test_rejected_pending_and_unreviewed_masks_never_train(tmp_path: Path) -> No
     assert [mask.label for mask in found.samples[0].masks] == ["tube", "stenosis"]
     with pytest.raises(DataError, match="no reviewed mask"):
         training_set(home, one.catalogue, (1,), LABELS, OriginWeights(human=0))
+
+
+def test_segments_are_measured_for_a_model_whose_heads_learn_it(tmp_path: Path) -> None:
+    home, conf = make_workspace(tmp_path), make_conf(tmp_path)
+    one = work(home, conf, 1)
+    run_step("select", one)
+    coded = LABELS.with_(
+        labels=[label.with_(code=7 * (label.role == "segment")) for label in LABELS.labels]
+    )
+    plain = training_set(home, one.catalogue, (1,), coded, OriginWeights())
+    found = training_set(home, one.catalogue, (1,), coded, OriginWeights(), measured=True)
+    assert all(m.targets == Targets() for sample in plain.samples for m in sample.masks)
+    tubes = [m for sample in found.samples for m in sample.masks if m.label == "tube"]
+    assert tubes
+    for tube in tubes:
+        assert tube.targets.code == 7
+        # The tubes are drawn 6 to 10 px wide and hardly vary.
+        assert tube.targets.rvd_px is not None
+        assert 5 < tube.targets.rvd_px < 12
+    others = [m for sample in found.samples for m in sample.masks if m.label != "tube"]
+    assert all(m.targets == Targets() for m in others)
 
 
 def test_a_test_case_in_the_annotations_stops_the_training(tmp_path: Path) -> None:

@@ -1,0 +1,161 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load, load_file, save_file
+
+from casebook.cases import View
+from casebook.errors import ModelError
+from casebook.protocols import Frame, Prompt
+from segmenter.fit import HeadsConfig, LoraConfig, TrainConfig
+from segmenter.heads import (
+    FILE,
+    HeadAnswers,
+    Targets,
+    heads_loss,
+    targets_of,
+    told,
+    view_numbers,
+)
+from segmenter.prompts import WindowConfig
+from segmenter.rounds import train_adapter
+from segmenter.samples import Augmentation, RoundData, Sample, TrainMask
+from segmenter.teacher import load_teacher
+
+LORA = LoraConfig(rank=2, alpha=4, dropout=0.0, targets=("vit", "mask_decoder"))
+CONFIG = TrainConfig(
+    steps=60, lr=5e-3, batch=4, concept_every=0, lora=LORA, heads=HeadsConfig(weight=1.0, hidden=32)
+)
+CALM = Augmentation(rotation_deg=0, scale=0, shift=0, contrast=0, gamma=0, noise=0)
+
+
+def bar(seed: int, thick: bool) -> Sample:
+    """A dark bar; thick ones are code 2 from the left, thin ones code 13 from the right."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(120, 200, (96, 96)).astype(np.uint8)
+    bitmap = np.zeros((96, 96), dtype=bool)
+    width = 14 if thick else 5
+    bitmap[30 : 30 + width, 20:70] = True
+    pixels[bitmap] = 40
+    targets = Targets(
+        code=2 if thick else 13,
+        stenosis_pct=20.0 if thick else 70.0,
+        mld_px=float(width) * 0.5,
+        rvd_px=float(width),
+    )
+    view = View(primary_deg=30 if thick else -30, secondary_deg=10)
+    return Sample(Frame(pixels, view=view), (TrainMask("bar", bitmap, targets=targets),))
+
+
+SAMPLES = [bar(seed, seed % 2 == 0) for seed in range(6)]
+BOX = Prompt(box_xyxy=(19.0, 28.0, 71.0, 46.0))
+
+
+def test_the_heads_learn_what_sets_masks_apart_and_come_back_with_the_adapter(
+    base: Path, tmp_path: Path
+) -> None:
+    result = train_adapter(
+        SAMPLES, CONFIG, base=base, init_adapter=None, directory=tmp_path, augmentation=CALM
+    )
+    assert {"code", "stenosis", "log_mld", "log_rvd"} <= result.fit.figures.keys()
+    teacher = load_teacher(base.parent, None, base=base)
+    assert teacher.predict(teacher.embed(SAMPLES[0].frame), BOX)[0].heads == {}
+    teacher.switch(result.folder, "taught")
+    thick, thin = (
+        teacher.predict(teacher.embed(bar(seed, kind).frame), BOX)[0].heads
+        for seed, kind in ((10, True), (11, False))
+    )
+    assert (thick["code"], thin["code"]) == (2.0, 13.0)
+    assert thick["stenosis_pct"] < 45 < thin["stenosis_pct"]
+    assert thick["rvd_px"] > thin["rvd_px"] > 0
+    teacher.switch(None, "base")
+    assert teacher.predict(teacher.embed(SAMPLES[0].frame), BOX)[0].heads == {}
+
+
+def test_a_further_round_goes_on_with_the_incumbents_heads(base: Path, tmp_path: Path) -> None:
+    short = CONFIG.model_copy(update={"steps": 2})
+    first = train_adapter(
+        SAMPLES, short, base=base, init_adapter=None, directory=tmp_path / "1", augmentation=CALM
+    )
+    second = train_adapter(
+        SAMPLES,
+        short.model_copy(update={"lr": 1e-9}),
+        base=base,
+        init_adapter=first.folder,
+        directory=tmp_path / "2",
+        augmentation=CALM,
+    )
+    one, other = (load_file(result.folder / FILE) for result in (first, second))
+    assert all(torch.allclose(one[name], other[name], atol=1e-5) for name in one)
+
+
+def test_lengths_are_learnt_in_px_of_the_square() -> None:
+    config = CONFIG.model_copy(update={"batch": 2})
+    wide = Augmentation(rotation_deg=0, scale=0.5, shift=0, contrast=0, gamma=0, noise=0)
+    held = RoundData(SAMPLES[:2], config, WindowConfig(), wide, 64, 4)
+    for step in range(4):
+        batch = held.batch(step)
+        assert batch.truth is not None
+        assert batch.heads is not None
+        seen_px = batch.truth.sum(dim=1).amax(dim=1).float()
+        told_px = batch.heads.log_rvd.exp()
+        # The bar is as wide in the square as its reference diameter says, to a pixel's rounding.
+        assert (seen_px - told_px).abs().max() < 1.6
+
+
+def test_what_is_unknown_of_a_mask_teaches_nothing() -> None:
+    unknown = targets_of([Targets(), Targets(code=5)], torch.ones(2))
+    answers = HeadAnswers(
+        torch.zeros(2, 30, requires_grad=True), torch.zeros(2), torch.zeros(2), torch.zeros(2)
+    )
+    terms = heads_loss(answers, unknown, torch.ones(2))
+    assert set(terms) == {"code", "code_right", "heads"}
+    assert terms["heads"].item() == pytest.approx(math.log(30))
+    nothing = heads_loss(answers, targets_of([Targets(), Targets()], torch.ones(2)), torch.ones(2))
+    assert nothing["heads"].item() == 0.0
+    unweighted = heads_loss(answers, unknown, torch.zeros(2))
+    assert unweighted["heads"].item() == 0.0
+
+
+def test_answers_are_told_in_px_of_the_image() -> None:
+    answers = HeadAnswers(
+        torch.eye(30)[[7]] * 9,
+        torch.tensor([0.5]),
+        torch.tensor([0.0]),
+        torch.tensor([math.log(4)]),
+    )
+    said = told(answers, 2.5)
+    assert said["code"] == 7.0
+    assert said["stenosis_pct"] == 50.0
+    assert (said["mld_px"], said["rvd_px"]) == pytest.approx((2.5, 10.0))
+
+
+def test_angles_are_told_without_a_jump_at_180_degrees() -> None:
+    one, other, unknown = view_numbers(
+        [View(primary_deg=180, secondary_deg=0), View(primary_deg=-180, secondary_deg=0), None]
+    )
+    assert torch.allclose(one, other, atol=1e-6)
+    assert unknown.tolist() == [0.0] * 5
+
+
+def test_damaged_heads_are_refused_and_the_old_model_answers_on(base: Path, tmp_path: Path) -> None:
+    short = CONFIG.model_copy(update={"steps": 1})
+    folder = train_adapter(
+        SAMPLES[:2], short, base=base, init_adapter=None, directory=tmp_path, augmentation=CALM
+    ).folder
+    teacher = load_teacher(base.parent, None, base=base)
+    before = teacher.predict(teacher.embed(SAMPLES[0].frame), BOX)[0]
+    state = load((folder / FILE).read_bytes())
+    name = next(iter(state))
+    for damage in (b"", b"broken"):
+        (folder / FILE).write_bytes(damage)
+        with pytest.raises(ModelError, match="not this model's heads"):
+            teacher.switch(folder, "damaged")
+    save_file({**state, name: torch.full_like(state[name], math.nan)}, folder / FILE,
+              {"config": HeadsConfig(weight=1.0, hidden=32).model_dump_json()})  # fmt: skip
+    with pytest.raises(ModelError, match="NaN"):
+        teacher.switch(folder, "damaged")
+    after = teacher.predict(teacher.embed(SAMPLES[0].frame), BOX)[0]
+    np.testing.assert_array_equal(before.bitmap, after.bitmap)
