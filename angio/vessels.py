@@ -220,4 +220,4 @@ def diameters_px(
         reach_px: How far to look on each side.
     """
     one, other = _sides_px(solid(bitmap), line, reach_px)
-    return one + other
+    return np.asarray(one + other)
