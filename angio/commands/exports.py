@@ -3,9 +3,110 @@
 Knows no format; the writers do the work. Results go to stdout, progress to stderr.
 """
 
+from collections.abc import Callable
+from pathlib import Path
+
 import click
+
+from angio.coco_files import DatasetManifest, write_coco
+from angio.commands.options import F, home_option, json_option, labels_option, open_catalogue
+from angio.datasets import Phase, Selection
+from angio.sam3_files import write_sam3
+from casebook.cases import Split
+from casebook.home import Home
+from casebook.labels import LabelSet, read_labels
+from casebook.rounds import RoundFolder
 
 
 @click.group("export")
 def export() -> None:
     """Give cases and masks out: nothing of a patient, only what the catalogue holds."""
+
+
+def _dataset_options(command: F) -> F:
+    """What every data set is told: where to, which phase, and whose masks."""
+    options: tuple[Callable[[F], F], ...] = (
+        click.option(
+            "--out", "folder", type=click.Path(path_type=Path), required=True,
+            help="A new folder.",
+        ),
+        click.option(
+            "--phase", type=click.Choice([phase.value for phase in Phase]), default="expert",
+            show_default=True,
+            help="tree: whole trees, pseudo-labels too; segments: CASS segments with their hard "
+            "negatives; expert: all that a person drew or reviewed.",
+        ),
+        click.option(
+            "--round", "number", type=click.IntRange(min=1),
+            help="What this round annotated. [default: what came with the cases]",
+        ),
+        home_option,
+        labels_option("coronary.yaml"),
+        json_option,
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _labels(place: Home, labels: Path, number: int | None) -> LabelSet:
+    """A round's own labels, else those of the file."""
+    return RoundFolder(place, number).manifest().labels if number else read_labels(labels)
+
+
+def _tell(manifest: DatasetManifest, folder: Path, as_json: bool) -> None:
+    if as_json:
+        click.echo(manifest.model_dump_json(indent=1))
+        return
+    for split, summary in manifest.splits.items():
+        click.echo(f"{split:5}  {summary.images} images, {summary.annotations} masks")
+    click.echo(f"{folder}: {len(manifest.files)} files, content {manifest.content_sha256[:16]}")
+
+
+@export.command("coco")
+@_dataset_options
+@click.option(
+    "--split", "splits", type=click.Choice([split.value for split in Split]), multiple=True,
+    help="Only this split; may be repeated. [default: all]",
+)  # fmt: skip
+def export_coco(
+    folder: Path,
+    phase: str,
+    number: int | None,
+    home: Path | None,
+    labels: Path,
+    splits: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Write a COCO data set: images, and masks as run lengths.
+
+    Example: casebook export coco --phase segments --split train --out segments/
+
+    Example: casebook export coco --round 2 --out round-02/ --json
+    """
+    open_catalogue(home)
+    place = Home.resolve(home)
+    wanted = Selection(
+        phase=Phase(phase),
+        labels=_labels(place, labels, number),
+        splits=tuple(Split(split) for split in splits) or tuple(Split),
+        round=number,
+    )
+    _tell(write_coco(place, folder, wanted), folder, as_json)
+
+
+@export.command("sam3")
+@_dataset_options
+def export_sam3(
+    folder: Path, phase: str, number: int | None, home: Path | None, labels: Path, as_json: bool
+) -> None:
+    """Write what SAM 3's own trainer reads: train, val, and a configuration for it.
+
+    Test cases are left out. See docs/adr/0013 for why our trainer is another.
+
+    Example: casebook export sam3 --phase segments --out sam3-data/
+    """
+    open_catalogue(home)
+    place = Home.resolve(home)
+    wanted = Selection(Phase(phase), _labels(place, labels, number), round=number)
+    _tell(write_sam3(place, folder, wanted), folder, as_json)
