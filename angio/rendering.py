@@ -77,6 +77,21 @@ def _render_values(values: Float32[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w
     return _spread(values, low, high)
 
 
+def upright_frame(cine: Cine, position: int = 0) -> UInt16[np.ndarray, "h w"]:
+    """Stored values of one of the frames a cine holds, vessels dark: what measurements read."""
+    inverted = cine.photometric == "MONOCHROME1"
+    return upright(cine.pixels[position], inverted=inverted, bits=cine.bits)
+
+
+def rendering_of(cine: Cine, look: Look) -> str:
+    """Name and version of what `render_frame` does to a cine's frames."""
+    if cine.subtracted is not None:
+        return f"mask subtracted; {METHOD}"
+    if look == "window" and (cine.tone.voi is not None or cine.tone.window is not None):
+        return "VOI look-up table, 1" if cine.tone.voi is not None else "VOI window, 1"
+    return METHOD if cine.tone.keeps_values else f"Modality LUT; {METHOD}"
+
+
 def _levels(cine: Cine) -> Float64[np.ndarray, " n"]:
     """Every value that `bits` can store, after the Modality LUT."""
     return cine.tone.modality_values(np.arange(1 << cine.bits, dtype=np.float64))

@@ -23,11 +23,14 @@ from casebook.cases import PixelSpacing, View
 from casebook.errors import DataError
 
 __all__ = [
-    "Cine", "cine_of", "frames_of", "n_frames_of", "open_dataset", "read_cine",
-    "subtractable_frames",
+    "Cine", "OpenRun", "cine_of", "frames_of", "modality_of", "n_frames_of", "open_dataset",
+    "read_cine", "subtractable_frames",
 ]  # fmt: skip
 
 Photometric = Literal["MONOCHROME1", "MONOCHROME2"]
+OpenRun = FileDataset
+"""What `open_dataset` gives; those who do not know pydicom pass it on."""
+_MODALITIES = frozenset({"XA", "US", "RF", "IVUS", "OT", "DX", "CR", "XC"})
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,12 @@ def read_cine(path: Path, frames: Sequence[int] | None = None, *, subtract: bool
     return cine_of(open_dataset(path), path.name, frames, subtract=subtract)
 
 
+def modality_of(ds: FileDataset) -> str:
+    """Its modality, such as `XA` or `US`; `other` when it is not one of those known here."""
+    found = str(ds.get("Modality") or "").strip().upper()
+    return found if found in _MODALITIES else "other"
+
+
 def n_frames_of(ds: FileDataset, name: str) -> int:
     """Frames a data set declares.
 
@@ -109,9 +118,15 @@ def _wanted(layout: ImageLayout, name: str, frames: Sequence[int] | None) -> tup
 
 
 def frames_of(
-    ds: FileDataset, name: str, frames: Sequence[int] | None = None
+    ds: FileDataset, name: str, frames: Sequence[int] | None = None, *, upright: bool = False
 ) -> Iterator[UInt16[np.ndarray, "h w"]]:
     """Stored values of frames one by one, however long the run.
+
+    Args:
+        ds: The data set.
+        name: What messages call it.
+        frames: Which frames, counted from 0; all when not given.
+        upright: Invert MONOCHROME1, so that vessels are dark.
 
     Raises:
         DataError: as `read_cine`.
@@ -121,7 +136,9 @@ def frames_of(
     check_size(layout, 1, name)
     try:
         check_syntax(ds.file_meta.TransferSyntaxUID)
-        yield from decode_frames(ds, layout, _wanted(layout, name, frames))
+        for pixels in decode_frames(ds, layout, _wanted(layout, name, frames)):
+            inverted = upright and layout.photometric == "MONOCHROME1"
+            yield np.uint16((1 << layout.bits) - 1) - pixels if inverted else pixels
     except DataError as problem:
         raise DataError(f"{name}: {problem}") from None
 

@@ -1,21 +1,93 @@
 """Writing multi-frame X-ray angiograms. Knows nothing of what they show."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import imagecodecs
 import numpy as np
 from jaxtyping import UInt16
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.pixels.encoders.base import get_encoder
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
+    HTJ2KLossless,
+    JPEG2000Lossless,
+    JPEGExtended12Bit,
+    JPEGLosslessSV1,
     JPEGLSLossless,
+    RLELossless,
     XRayAngiographicImageStorage,
 )
 
-Syntax = Literal["raw", "deflated", "jpeg-ls"]
+Syntax = Literal[
+    "raw", "big-endian", "deflated", "rle", "jpeg-ls", "jpeg-lossless", "jpeg-2000", "htj2k",
+    "jpeg-12-bit",
+]  # fmt: skip
+"""All but the last are lossless."""
+
+_NATIVE: dict[Syntax, UID] = {
+    "raw": ExplicitVRLittleEndian,
+    "big-endian": ExplicitVRBigEndian,
+    "deflated": DeflatedExplicitVRLittleEndian,
+}
+_LOSSY_LEVEL = 98
+
+
+def _jpeg2000(picture: UInt16[np.ndarray, "h w"], bits: int) -> bytes:
+    return bytes(
+        imagecodecs.jpeg2k_encode(
+            picture, level=0, codecformat="J2K", bitspersample=bits, reversible=True
+        )
+    )
+
+
+def _jpeg(picture: UInt16[np.ndarray, "h w"], bits: int, *, lossless: bool) -> bytes:
+    narrow = picture.astype(np.uint8) if bits <= 8 else picture
+    return bytes(
+        imagecodecs.jpeg8_encode(
+            narrow,
+            None if lossless else _LOSSY_LEVEL,
+            bitspersample=bits,
+            lossless=lossless,
+            predictor=1 if lossless else None,
+        )
+    )
+
+
+def _htj2k(picture: UInt16[np.ndarray, "h w"], bits: int) -> bytes:
+    return bytes(imagecodecs.htj2k_encode(picture))
+
+
+def _rle(picture: UInt16[np.ndarray, "h w"], bits: int) -> bytes:
+    height, width = picture.shape
+    # 16 bits, whatever is stored: pydicom narrows 8 stored of 16 allocated to half the segments
+    return get_encoder(RLELossless).encode(
+        picture,
+        rows=height,
+        columns=width,
+        number_of_frames=1,
+        samples_per_pixel=1,
+        bits_allocated=16,
+        bits_stored=16,
+        pixel_representation=0,
+        photometric_interpretation="MONOCHROME2",
+    )
+
+
+_CODED: dict[Syntax, tuple[UID, Callable[[UInt16[np.ndarray, "h w"], int], bytes]]] = {
+    "rle": (RLELossless, _rle),
+    "jpeg-lossless": (JPEGLosslessSV1, partial(_jpeg, lossless=True)),
+    "jpeg-12-bit": (JPEGExtended12Bit, partial(_jpeg, lossless=False)),
+    "jpeg-2000": (JPEG2000Lossless, _jpeg2000),
+    "htj2k": (HTJ2KLossless, _htj2k),
+}
 
 _IMPLEMENTATION_UID = "2.25.147219048305771602834016470223764913417"
 _VENDOR_GROUP = 0x0019
@@ -109,7 +181,7 @@ def write_xa(
         path: The file to write.
         header: What the file says of itself.
         pixels: Stored values; at most `bits` bits each.
-        syntax: How pixels are compressed, always losslessly.
+        syntax: How pixels are compressed.
         bits: Bits stored, of 16 allocated.
 
     Source: DICOM PS3.3 A.14 (IOD), C.8.7.5 (positioner).
@@ -118,10 +190,11 @@ def write_xa(
     meta.MediaStorageSOPClassUID = XRayAngiographicImageStorage
     meta.MediaStorageSOPInstanceUID = UID(header.instance_uid)
     meta.ImplementationClassUID = UID(_IMPLEMENTATION_UID)
-    meta.TransferSyntaxUID = (
-        DeflatedExplicitVRLittleEndian if syntax == "deflated" else ExplicitVRLittleEndian
-    )
-    ds = FileDataset(path, {}, file_meta=meta, preamble=b"\0" * 128)
+    meta.TransferSyntaxUID = _NATIVE.get(syntax, ExplicitVRLittleEndian)
+    ds = FileDataset(
+        path, {}, preamble=b"\0" * 128, file_meta=meta, is_implicit_VR=False,
+        is_little_endian=syntax != "big-endian",
+    )  # fmt: skip
     _identify(ds, header)
     _describe(ds, header, len(pixels))
     ds.SamplesPerPixel = 1
@@ -132,7 +205,12 @@ def write_xa(
     ds.WindowCenter, ds.WindowWidth = str(2 ** (bits - 1)), str(2**bits)
     if syntax == "jpeg-ls":
         ds.compress(JPEGLSLossless, pixels, encoding_plugin="pyjpegls", generate_instance_uid=False)
+    elif syntax in _CODED:
+        meta.TransferSyntaxUID, encode = _CODED[syntax]
+        ds.PixelData = encapsulate([encode(picture, bits) for picture in pixels])
+        ds["PixelData"].VR = "OB"
+        ds["PixelData"].is_undefined_length = True
     else:
-        ds.PixelData = pixels.astype("<u2").tobytes()
+        ds.PixelData = pixels.astype(">u2" if syntax == "big-endian" else "<u2").tobytes()
         ds["PixelData"].VR = "OW"
     ds.save_as(path, enforce_file_format=True)
