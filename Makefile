@@ -10,7 +10,7 @@ ROUND ?=
 CPU ?=
 RUN := ANGIOLOOP_HOME=$(HOME_DIR)
 
-.PHONY: help setup demo demo-arcade test check format train distil export bench up down deploy weights tiny-base report docs clean
+.PHONY: help setup demo demo-arcade test check format train distil export bench up down deploy pin-images calibrate weights tiny-base report docs clean
 
 help: ## Print this help
 	@echo "angioloop: expert corrections in CVAT into better medical segmentation models"
@@ -71,14 +71,20 @@ tiny-base: setup ## Pre-train the shipped tiny base on generic shapes again (hou
 docs: setup ## Generate docs/cli.md from the commands' help
 	$(BIN)/python -m docs.cli
 
-up: ## Start queue, worker and dashboards beside CVAT's compose (CVAT_DIR, ANGIOLOOP_DIR)
-	@bash docker/compose.sh up -d
+up: ## Start queue, worker, dashboards beside CVAT's compose (CVAT_DIR; SHARED=1 a shared model, WATCH=1)
+	@SHARED="$(SHARED)" WATCH="$(WATCH)" bash docker/compose.sh up -d
 
 down: ## Stop what `make up` started
-	@bash docker/compose.sh down
+	@SHARED=1 WATCH=1 bash docker/compose.sh down
 
-deploy: ## Deploy the Nuclio functions with nuctl (CPU=1 for the CPU variants)
-	@CPU=$(CPU) bash docker/deploy.sh
+deploy: ## Deploy the Nuclio functions with nuctl (CPU=1 the student; SHARED=URL over a shared model)
+	@CPU="$(CPU)" SHARED="$(SHARED)" TRACKS="$(TRACKS)" WORKERS="$(WORKERS)" bash docker/deploy.sh
+
+pin-images: ## Write the digests of the published images beside their tags
+	@bash docker/pin-images.sh
+
+calibrate: setup ## Measure what the served model's scores are worth (ANGIOLOOP_MODEL=student the student's)
+	$(RUN) ANGIOLOOP_CONF=$(CONF) $(BIN)/python -m serverless.calibrate
 
 clean: ## Remove .venv and caches; workspaces stay
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build *.egg-info

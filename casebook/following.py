@@ -3,12 +3,16 @@
 For models that bring no tracking memory of their own. Knows no model.
 """
 
+import io
+import zipfile
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float32
 
 from casebook import masks, metrics
+from casebook.errors import DataError
 from casebook.protocols import Frame, Prediction, Prompt, Segmenter
 
 MARGIN = 0.15
@@ -23,6 +27,33 @@ class Followed:
     bitmap: Bool[np.ndarray, "h w"]
     logits: Float32[np.ndarray, "h w"] | None
     """The model's own answer, when it gave one."""
+
+
+def memory_to_bytes(memory: Followed) -> bytes:
+    """A memory for another process: the mask in bits, the answer in half precision."""
+    arrays = {"hw": np.array(memory.bitmap.shape), "bits": np.packbits(memory.bitmap)}
+    if memory.logits is not None:
+        limit = np.finfo(np.float16).max
+        arrays["logits"] = memory.logits.clip(-limit, limit).astype(np.float16)
+    stream = io.BytesIO()
+    np.savez_compressed(stream, allow_pickle=False, **arrays)
+    return stream.getvalue()
+
+
+def memory_from_bytes(payload: bytes) -> Followed:
+    """A memory another process wrote.
+
+    Raises:
+        DataError: it is damaged.
+    """
+    try:
+        with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
+            height, width = (int(side) for side in arrays["hw"])
+            bits = np.unpackbits(arrays["bits"], count=height * width)
+            logits = arrays["logits"].astype(np.float32) if "logits" in arrays else None
+        return Followed(bits.reshape(height, width).astype(bool), logits)
+    except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error):
+        raise DataError("a tracker's memory is damaged; start from a shape again") from None
 
 
 class Follower:

@@ -7,7 +7,6 @@ mask or a name.
 
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,16 +17,21 @@ from jaxtyping import Bool
 from pydantic import Field
 
 from casebook import masks, regions, wire
+from casebook.calibration import Calibration, Curve
+from casebook.cases import View
 from casebook.catalogue import read_png
 from casebook.documents import Document, sha256_of
 from casebook.errors import AngioloopError, ConfigError, PromptError, QcaError
+from casebook.images import RecentImages
 from casebook.labels import LabelSet
 from casebook.protocols import Embedding, Frame, Prediction, Prompt, Segmenter, Tracker
-from casebook.tracks import Track, TrackStore
+from casebook.tracks import Track, Tracks, TrackStore
 
 Kind = Literal["interactor", "detector", "tracker"]
 Measure = Callable[[Frame, Bool[np.ndarray, "h w"]], Mapping[str, str]]
 """Attributes of a mask by name, for instance its stenosis; QcaError when it cannot be measured."""
+Log = dict[str, str | int | float]
+"""What a request's line in the log says."""
 
 
 class ServeConfig(Document):
@@ -56,7 +60,7 @@ class Reply:
     body: str
     """JSON."""
     headers: dict[str, str]
-    log: dict[str, str | int | float]
+    log: Log
 
 
 @dataclass
@@ -76,26 +80,39 @@ class Watch:
             self.spent_ms[name] = self.spent_ms.get(name, 0.0) + spent
 
 
-class _Images:
-    """The last images' embeddings by digest of the bytes they came in."""
+@dataclass(frozen=True)
+class Model:
+    """One model with what its answers need."""
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._kept: OrderedDict[str, Embedding] = OrderedDict()
-        self._lock = threading.Lock()
+    segmenter: Segmenter
+    tracker: Tracker | None = None
+    calibration: Calibration | None = None
+    """What its scores are worth; without it `score_half` of the settings."""
 
-    def get(self, key: str) -> Embedding | None:
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-            return self._kept.get(key)
+    def curve(self, prompt: Prompt) -> Curve | None:
+        """The curve for answers to a prompt, where it has been measured."""
+        if self.calibration is None:
+            return None
+        return self.calibration.box if prompt.concept is None else self.calibration.concept
 
-    def put(self, key: str, embedding: Embedding) -> None:
-        with self._lock:
-            self._kept[key] = embedding
-            self._kept.move_to_end(key)
-            while len(self._kept) > self._limit:
-                self._kept.popitem(last=False)
+    @property
+    def model_id(self) -> str:
+        """The id its answers carry."""
+        return self.segmenter.model_id
+
+
+Choose = Callable[[View | None], Model | None]
+"""The model of its own that a view has; nothing where it has none."""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """An image and the model that was chosen for it."""
+
+    model: Model
+    embedding: Embedding
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """Held while the model looks: what it keeps of an image is for one thread at a time."""
 
 
 class Handler:
@@ -107,28 +124,42 @@ class Handler:
         labels: LabelSet,
         *,
         tracker: Tracker | None = None,
+        calibration: Calibration | None = None,
+        choose: Choose | None = None,
         measure: Measure | None = None,
         config: ServeConfig | None = None,
-        tracks: TrackStore | None = None,
+        tracks: Tracks | None = None,
     ) -> None:
-        self._segmenter = segmenter
+        """A handler over a model.
+
+        Args:
+            segmenter: the model that answers.
+            labels: what the detector looks for.
+            tracker: follows what it is shown; without one a tracker's request is refused.
+            calibration: what the model's scores are worth.
+            choose: another model for images of a view, for instance one vessel's specialist.
+            measure: attributes of a detector's masks.
+            config: what an installation may choose.
+            tracks: where tracked objects are remembered.
+        """
+        self._model = Model(segmenter, tracker, calibration)
         self._labels = labels
-        self._tracker = tracker
+        self._choose = choose
         self._measure = measure
         self._config = config or ServeConfig()
-        self._tracks = tracks if tracks is not None else TrackStore()
-        self._images = _Images(self._config.kept_images)
+        self._tracks: Tracks = tracks if tracks is not None else TrackStore()
+        self._images: RecentImages[_Seen] = RecentImages(self._config.kept_images)
 
     @property
     def model_id(self) -> str:
-        """The model every answer names."""
-        return self._segmenter.model_id
+        """The model that answers unless the image's view has one of its own."""
+        return self._model.model_id
 
     def reply(self, kind: Kind, body: object) -> Reply:
         """The answer to a request, or the reason why there is none; our errors never escape."""
         watch = Watch()
-        log: dict[str, str | int | float] = {"function": kind}
-        answer: Callable[[object, Watch, dict[str, str | int | float]], str]
+        log: Log = {"function": kind}
+        answer: Callable[[object, Watch, Log], str]
         answer = {"interactor": self._interact, "detector": self._detect, "tracker": self._track}[
             kind
         ]
@@ -140,26 +171,29 @@ class Handler:
             log["error"] = type(problem).__name__
         return finished(text, status, str(log.pop("model_id", self.model_id)), watch, log)
 
-    def _embedding(
-        self, image: bytes, watch: Watch, log: dict[str, str | int | float]
-    ) -> Embedding:
-        key = sha256_of(image)
-        found = self._images.get(key)
-        log["cached"] = int(found is not None)
-        if found is None:
+    def _model_of(self, frame: Frame, log: Log) -> Model:
+        """The model for an image; its id goes into the log and the header."""
+        chosen = self._choose(frame.view) if self._choose is not None else None
+        model = chosen or self._model
+        log["model_id"] = model.model_id
+        return model
+
+    def _see(self, image: bytes, watch: Watch, log: Log) -> _Seen:
+        def look() -> _Seen:
             with watch.stage("decode"):
                 frame = read_png(image)
+            model = self._model_of(frame, log)
             with watch.stage("embed"):
-                found = self._segmenter.embed(frame)
-            self._images.put(key, found)
-        log["height_px"], log["width_px"] = found.frame.hw
-        return found
+                return _Seen(model, model.segmenter.embed(frame))
 
-    def _predict(
-        self, embedding: Embedding, prompt: Prompt, watch: Watch
-    ) -> tuple[Prediction, ...]:
-        with watch.stage("predict"):
-            return self._segmenter.predict(embedding, prompt)
+        seen, was_there = self._images.get(sha256_of(image), look)
+        log["model_id"], log["cached"] = seen.model.model_id, int(was_there)
+        log["height_px"], log["width_px"] = seen.embedding.frame.hw
+        return seen
+
+    def _predict(self, seen: _Seen, prompt: Prompt, watch: Watch) -> tuple[Prediction, ...]:
+        with watch.stage("predict"), seen.lock:
+            return seen.model.segmenter.predict(seen.embedding, prompt)
 
     def _tidy(
         self, bitmap: Bool[np.ndarray, "h w"], inside_xy: Sequence[tuple[float, float]] = ()
@@ -167,32 +201,40 @@ class Handler:
         kept = regions.keep_main(bitmap, inside_xy) if self._config.keep_largest else bitmap
         return regions.fill_holes(kept, self._config.fill_holes_px)
 
-    def _confidence(self, score: float) -> float:
-        """The score as shown: rising, 0 to 0, `score_half` to 0.5, 1 to 1."""
+    def _confidence(self, score: float, curve: Curve | None) -> float:
+        """The chance that a mask is right; uncalibrated, a rise through `score_half` at 0.5."""
+        if curve is not None:
+            return curve.confidence(score)
         half, clipped = self._config.score_half, min(max(score, 0.0), 1.0)
         if clipped < half:
             return 0.5 * clipped / half
         return 0.5 + 0.5 * (clipped - half) / (1 - half)
 
-    def _interact(self, body: object, watch: Watch, log: dict[str, str | int | float]) -> str:
+    def _interact(self, body: object, watch: Watch, log: Log) -> str:
         with watch.stage("parse"):
             request = wire.parse_request(body, wire.InteractorRequest, self._config.max_body_bytes)
-        embedding = self._embedding(request.image, watch, log)
+        seen = self._see(request.image, watch, log)
+        frame = seen.embedding.frame
         if request.prewarm:
+            height, width = frame.hw
+            # A model that looks only when it is asked is asked for all of the image.
+            self._predict(seen, Prompt(box_xyxy=(0.0, 0.0, width - 1.0, height - 1.0)), watch)
             return wire.ShapesAnswer().model_dump_json()
-        prompts = request.prompts(embedding.frame)
+        prompts = request.prompts(frame)
         log["clicks"] = len(request.pos_points) + len(request.neg_points)
         log["box"] = int(request.obj_bbox is not None)
-        found = [entry for prompt in prompts for entry in self._predict(embedding, prompt, watch)]
+        kept = []
+        for prompt in prompts:
+            curve = seen.model.curve(prompt)
+            for entry in self._predict(seen, prompt, watch):
+                with watch.stage("answer"):
+                    confidence = self._confidence(entry.score, curve)
+                    bitmap = self._tidy(entry.bitmap, request.pos_points)
+                    if bitmap.any() and confidence >= (request.threshold or 0.0):
+                        kept.append((confidence, bitmap))
+        log["shapes"] = len(kept)
         with watch.stage("answer"):
-            kept = []
-            for entry in found:
-                confidence = self._confidence(entry.score)
-                bitmap = self._tidy(entry.bitmap, request.pos_points)
-                if bitmap.any() and confidence >= (request.threshold or 0.0):
-                    kept.append((confidence, bitmap))
-            log["shapes"] = len(kept)
-            return self._interactor_answer(kept, embedding.frame.hw)
+            return self._interactor_answer(kept, frame.hw)
 
     def _interactor_answer(
         self, kept: Sequence[tuple[float, Bool[np.ndarray, "h w"]]], hw: tuple[int, int]
@@ -205,23 +247,25 @@ class Handler:
             union |= bitmap
         return wire.grid_of(union).model_dump_json()
 
-    def _detect(self, body: object, watch: Watch, log: dict[str, str | int | float]) -> str:
+    def _detect(self, body: object, watch: Watch, log: Log) -> str:
         with watch.stage("parse"):
             request = wire.parse_request(body, wire.DetectorRequest, self._config.max_body_bytes)
         least = self._config.threshold if request.threshold is None else request.threshold
-        embedding = self._embedding(request.image, watch, log)
+        seen = self._see(request.image, watch, log)
+        frame = seen.embedding.frame
         found = []
         for label in self._labels.masks:
-            prompt = Prompt(concept=label.name, view=embedding.frame.view)
-            for entry in self._predict(embedding, prompt, watch):
-                confidence = self._confidence(entry.score)
+            prompt = Prompt(concept=label.name, view=frame.view)
+            for entry in self._predict(seen, prompt, watch):
+                confidence = self._confidence(entry.score, seen.model.curve(prompt))
                 bitmap = entry.bitmap if label.role == "tree" else self._tidy(entry.bitmap)
                 if confidence < least or not bitmap.any():
                     continue
                 with watch.stage("measure"):
-                    attributes = self._attributes(embedding.frame, bitmap, confidence, label.role)
+                    named = [("model_id", seen.model.model_id)]
+                    named += self._attributes(frame, bitmap, confidence, label.role)
                 with watch.stage("answer"):
-                    found.append(wire.detection_of(bitmap, label.name, confidence, attributes))
+                    found.append(wire.detection_of(bitmap, label.name, confidence, named))
         log["shapes"] = len(found)
         with watch.stage("answer"):
             return f"[{','.join(entry.model_dump_json() for entry in found)}]"
@@ -230,7 +274,7 @@ class Handler:
         self, frame: Frame, bitmap: Bool[np.ndarray, "h w"], confidence: float, role: str
     ) -> list[tuple[str, str]]:
         """CVAT drops a detector's confidence and never knows the model: both travel here."""
-        named = [("model_id", self.model_id), ("confidence", str(round(confidence * 100)))]
+        named = [("confidence", str(round(confidence * 100)))]
         if self._measure is None or role not in {"segment", "lesion"}:
             return named
         try:
@@ -238,8 +282,8 @@ class Handler:
         except QcaError:  # a vessel too short to measure is still a vessel
             return named
 
-    def _track(self, body: object, watch: Watch, log: dict[str, str | int | float]) -> str:
-        if self._tracker is None:
+    def _track(self, body: object, watch: Watch, log: Log) -> str:
+        if self._model.tracker is None:
             raise ConfigError(f"model {self.model_id} cannot track; deploy one that can")
         with watch.stage("parse"):
             request = wire.parse_request(body, wire.TrackerRequest, self._config.max_body_bytes)
@@ -252,7 +296,7 @@ class Handler:
         ]
         with watch.stage("predict"):
             stepped = [
-                self._first(self._tracker, frame, shape) if track is None else _step(track, frame)
+                self._first(frame, shape, log) if track is None else _step(track, frame)
                 for (shape, _), track in zip(request.pairs, known, strict=True)
             ]
         log["model_id"] = stepped[0].model_id
@@ -260,19 +304,23 @@ class Handler:
         answer = wire.TrackerAnswer(shapes=tuple(track.last for track in stepped), states=keys)
         return answer.model_dump_json()
 
-    def _first(self, tracker: Tracker, frame: Frame, shape: wire.TrackedShape | None) -> Track:
+    def _first(self, frame: Frame, shape: wire.TrackedShape | None, log: Log) -> Track:
         assert shape is not None  # noqa: S101 - TrackerRequest refuses an entry with neither
+        model = self._model_of(frame, log)
+        tracker = model.tracker or self._model.tracker
+        assert tracker is not None  # noqa: S101 - `_track` refuses a model that cannot
         if shape.type == "mask":
             bitmap = masks.from_cvat(shape.points, frame.hw)
             if not bitmap.any():
                 raise PromptError("the mask to follow is empty; draw one")
         else:
             prompt = Prompt(box_xyxy=shape.box_xyxy, view=frame.view).checked(frame.hw)
-            found = self._segmenter.predict(self._segmenter.embed(frame), prompt)
+            segmenter = model.segmenter
+            found = segmenter.predict(segmenter.embed(frame), prompt)
             bitmap = self._tidy(found[0].bitmap) if found else np.zeros(frame.hw, dtype=bool)
             if not bitmap.any():
                 bitmap = _filled(prompt.box_xyxy, frame.hw)
-        return Track(tracker, self.model_id, tracker.start(frame, bitmap), frame.hw, shape)
+        return Track(tracker, model.model_id, tracker.start(frame, bitmap), frame.hw, shape)
 
 
 def _filled(

@@ -16,6 +16,8 @@ from casebook.errors import ModelError, StateError
 from casebook.home import Home
 
 _ID = re.compile(r"^[a-z0-9][a-z0-9._-]{0,63}$")
+RESERVED = frozenset({"promoted", "released", "calibration", "specialists.json"})
+"""Names in models/ that are not models."""
 
 
 class ModelCard(Document):
@@ -59,7 +61,7 @@ class Registry:
         Raises:
             ModelError: the id is not one a registry can hold.
         """
-        if not _ID.match(model_id) or model_id in {"promoted", "released"}:
+        if not _ID.match(model_id) or model_id in RESERVED:
             raise ModelError(f"model id {model_id!r} is not valid; expected a-z 0-9 . _ -")
         return self.home.models / model_id
 

@@ -10,6 +10,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from casebook.errors import TrackerStateError
 from casebook.protocols import Tracker
@@ -35,8 +36,43 @@ class Track:
     """Where the object was: the answer when it is lost, since CVAT needs a shape."""
 
 
+@runtime_checkable
+class Tracks(Protocol):
+    """Where tracks are remembered: in this process, or where several workers find them."""
+
+    def keep(self, track: Track) -> str:
+        """Remember a track; returns its key."""
+        ...
+
+    def find(self, key: str, hw: tuple[int, int]) -> Track:
+        """The track behind a key.
+
+        Raises:
+            TrackerStateError: unknown, expired, or made from images of another size.
+        """
+        ...
+
+
+def check_size(track: Track, hw: tuple[int, int]) -> None:
+    """Refuse to go on with a track on images of another size.
+
+    Raises:
+        TrackerStateError: both sizes are named.
+    """
+    if track.hw != hw:
+        raise TrackerStateError(
+            f"the tracker's state is of {track.hw[1]}×{track.hw[0]} px images, this one "
+            f"has {hw[1]}×{hw[0]} px; start from a shape again"
+        )
+
+
+def unknown_state() -> TrackerStateError:
+    """The refusal of a key that leads nowhere."""
+    return TrackerStateError("the tracker's state is unknown or expired; start from a shape again")
+
+
 class TrackStore:
-    """Bounded memory of tracks, refreshed on use."""
+    """Bounded memory of tracks in this process, refreshed on use."""
 
     def __init__(
         self,
@@ -74,15 +110,9 @@ class TrackStore:
         with self._lock:
             self._forget_old()
             if key not in self._tracks:
-                raise TrackerStateError(
-                    "the tracker's state is unknown or expired; start from a shape again"
-                )
+                raise unknown_state()
             _, track = self._tracks[key]
-            if track.hw != hw:
-                raise TrackerStateError(
-                    f"the tracker's state is of {track.hw[1]}×{track.hw[0]} px images, this one "
-                    f"has {hw[1]}×{hw[0]} px; start from a shape again"
-                )
+            check_size(track, hw)
             self._tracks[key] = (self._clock_s(), track)
             self._tracks.move_to_end(key)
         return track

@@ -13,8 +13,11 @@ if [ -z "$cvat" ] || [ ! -f "$cvat/docker-compose.yml" ]; then
   exit 2
 fi
 export ANGIOLOOP_DIR=${ANGIOLOOP_DIR:-$here}
+profiles=()
+if [ -n "${SHARED:-}" ]; then profiles+=(--profile shared); fi
+if [ -n "${WATCH:-}" ]; then profiles+=(--profile watch); fi
 cd "$cvat"
-exec docker compose \
+exec docker compose ${profiles[@]+"${profiles[@]}"} \
   -f docker-compose.yml \
   -f components/serverless/docker-compose.serverless.yml \
   -f "$ANGIOLOOP_DIR/docker-compose.override.yml" \

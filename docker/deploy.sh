@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
-# Deploys the three Nuclio functions: the promoted teacher on a GPU, or with CPU=1 the released
-# student. ANGIOLOOP_DATA is the workspace whose models/ they watch.
+# Deploys the three Nuclio functions: the promoted teacher on a GPU, with CPU=1 the released student,
+# or with SHARED=http://HOST:PORT functions without a model over the shared model process, of which
+# WORKERS=N run each. TRACKS=redis://HOST:PORT/DB keeps tracked objects in Redis. ANGIOLOOP_DATA is
+# the workspace whose models/ they watch.
 set -euo pipefail
 here=$(cd "$(dirname "$0")/.." && pwd)
 data=${ANGIOLOOP_DATA:-/srv/angioloop}
+shared=${SHARED:-} tracks=${TRACKS:-} workers=${WORKERS:-1}
 for tool in docker nuctl; do
   if ! command -v "$tool" >/dev/null 2>&1; then
     echo "$tool is not installed; nuctl must be the version of CVAT's Nuclio dashboard (1.16.3 for CVAT 2.73), see docs/deploy.md" >&2
@@ -14,7 +17,19 @@ if [ ! -d "$data/models" ]; then
   echo "$data/models is not there; set ANGIOLOOP_DATA to the workspace, see .env.example" >&2
   exit 2
 fi
-if [ -n "${CPU:-}" ]; then
+if [ -n "$shared" ] && [[ ! "$shared" =~ ^http://[A-Za-z0-9._-]+:[0-9]+$ ]]; then
+  echo "SHARED is '$shared'; expected http://HOST:PORT, for instance http://angioloop_model:8090" >&2
+  exit 2
+fi
+if [ -n "$tracks" ] && [[ ! "$tracks" =~ ^redis://[A-Za-z0-9._-]+:[0-9]+/[0-9]+$ ]]; then
+  echo "TRACKS is not redis://HOST:PORT/DATABASE without a password; for instance redis://angioloop_redis:6379/1" >&2
+  exit 2
+fi
+if [[ ! "$workers" =~ ^[1-9][0-9]?$ ]] || { [ "$workers" != 1 ] && [ -z "$shared" ]; }; then
+  echo "WORKERS is '$workers'; expected 1, or up to 99 with SHARED: else each worker holds a model of its own" >&2
+  exit 2
+fi
+if [ -n "$shared" ] || [ -n "${CPU:-}" ]; then
   file=function.yaml variant=cpu extras=serve,infer
 else
   file=function-gpu.yaml variant=gpu extras=serve,train,gpu
@@ -27,7 +42,11 @@ trap 'rm -rf "$work"' EXIT
 for name in interactor detector tracker; do
   mkdir "$work/$name"
   cp "$here/serverless/$name/main.py" "$work/$name/"
-  sed "s|path: /srv/angioloop/models|path: $data/models|" "$here/serverless/$name/$file" > "$work/$name/$file"
+  sed -e "s|path: /srv/angioloop/models|path: $data/models|" \
+    -e "/name: ANGIOLOOP_SHARED/{n;s|\"\"|\"$shared\"|;}" \
+    -e "/name: ANGIOLOOP_TRACKS/{n;s|\"\"|\"$tracks\"|;}" \
+    -e "s|numWorkers: 1$|numWorkers: $workers|" \
+    "$here/serverless/$name/$file" > "$work/$name/$file"
   nuctl deploy --project-name cvat --path "$work/$name" --file "$work/$name/$file" \
     --platform local --platform-config '{"attributes": {"network": "cvat_cvat"}}'
 done

@@ -1,4 +1,4 @@
-# The Celery worker, which trains; TensorBoard runs from the same image. Build from the root:
+# The Celery worker, which trains; TensorBoard and the watch run from the same image. Build from the root:
 #   docker build -f docker/worker.Dockerfile -t angioloop/worker:0.1.0 .
 FROM python:3.11.13-slim-bookworm
 
@@ -22,6 +22,6 @@ COPY --chown=angioloop trainer trainer
 COPY --chown=angioloop cvat_sync cvat_sync
 COPY --chown=angioloop serverless serverless
 COPY --chown=angioloop conf conf
-RUN pip install --no-cache-dir --disable-pip-version-check --constraint constraints.txt ".[train,worker,gpu]"
+RUN pip install --no-cache-dir --disable-pip-version-check --constraint constraints.txt ".[train,worker,cvat,gpu]"
 
 CMD ["python", "-m", "trainer.worker", "--home", "/workspace"]

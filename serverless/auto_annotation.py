@@ -41,7 +41,7 @@ def _label(spec: LabelSpec) -> Any:
 class Detector:
     """Implements `cvat_sdk.auto_annotation.DetectionFunction`."""
 
-    def __init__(self, labels: LabelSet, live: LiveModel) -> None:
+    def __init__(self, labels: LabelSet, live: LiveModel[Any]) -> None:
         specs = label_specs(labels)
         self._ids = {spec.name: spec.id for spec in specs}
         self._attribute_ids = {

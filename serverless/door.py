@@ -31,7 +31,7 @@ class Logger(Protocol):
 class Function:
     """One deployed function: a kind of request and the model in use (`live`)."""
 
-    def __init__(self, kind: Kind, live: LiveModel) -> None:
+    def __init__(self, kind: Kind, live: LiveModel[Any]) -> None:
         self._kind = kind
         self.live = live
 
@@ -49,10 +49,11 @@ class Function:
             context.logger.error_with("bug", function=self._kind, trace=trace)
             reply = crashed(model_id)
         context.logger.info_with("request", **reply.log)
-        return _response(reply)
+        return response_of(reply)
 
 
-def _response(reply: Reply) -> Any:
+def response_of(reply: Reply) -> Any:
+    """A reply as Nuclio takes it: always JSON, headers as text."""
     return Response(
         headers=reply.headers,
         body=reply.body,

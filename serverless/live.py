@@ -7,6 +7,7 @@ serves on; it is tried again later, since its files may still be on their way. K
 import threading
 import time
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
 from casebook.errors import AngioloopError, ModelError
 from casebook.handler import Handler
@@ -15,13 +16,17 @@ Tell = Callable[[str, dict[str, str]], None]
 """A line of log: what happened, and its fields."""
 
 
-class LiveModel:
+W = TypeVar("W")
+"""What the pointer says: a model's id, or all that decides which models serve."""
+
+
+class LiveModel(Generic[W]):
     """Hands out the handler of the model the pointer names, or of the last one that worked."""
 
     def __init__(
         self,
-        pointer: Callable[[], str | None],
-        load: Callable[[str | None], Handler],
+        pointer: Callable[[], W | None],
+        load: Callable[[W | None], Handler],
         tell: Tell,
         *,
         retry_s: float = 10.0,
@@ -30,8 +35,8 @@ class LiveModel:
         """Load the model in use.
 
         Args:
-            pointer: the id of the model to use, or nothing for the bare base.
-            load: a handler over the model of an id.
+            pointer: what to use, compared with what is used; nothing is the bare base.
+            load: a handler over what the pointer says.
             tell: where swaps and refusals are logged.
             retry_s: wait before a refused model is tried again.
             clock_s: seconds that never go back.
@@ -43,8 +48,8 @@ class LiveModel:
         self._clock_s = clock_s
         self._lock = threading.Lock()
         self._handler: Handler | None = None
-        self._loaded: str | None = None
-        self._refused: tuple[str | None, float, str] | None = None
+        self._loaded: W | None = None
+        self._refused: tuple[W | None, float, str] | None = None
         self._loading: threading.Thread | None = None
         wanted = self._wanted()
         if self._refused is None:
@@ -74,16 +79,16 @@ class LiveModel:
         if thread is not None:
             thread.join(timeout_s)
 
-    def _wanted(self) -> str | None:
+    def _wanted(self) -> W | None:
         try:
             return self._pointer()
-        except (ModelError, OSError) as problem:
+        except (AngioloopError, OSError) as problem:
             if self._refused is None or self._refused[2] != str(problem):
                 self._refused = (self._loaded, self._clock_s(), str(problem))
                 self._tell("the pointer to the model cannot be read", {"reason": str(problem)})
             return self._loaded
 
-    def _due(self, wanted: str | None) -> bool:
+    def _due(self, wanted: W | None) -> bool:
         if self._loading is not None and self._loading.is_alive():
             return False
         if self._handler is not None and wanted == self._loaded:
@@ -92,8 +97,8 @@ class LiveModel:
             return True
         return self._clock_s() - self._refused[1] >= self._retry_s
 
-    def _try(self, wanted: str | None) -> None:
-        name = wanted or "the bare base"
+    def _try(self, wanted: W | None) -> None:
+        name = "the bare base" if wanted is None else str(wanted)
         reason = "it met a bug; the log says where"
         handler: Handler | None = None
         try:

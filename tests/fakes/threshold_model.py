@@ -30,6 +30,7 @@ class ThresholdSegmenter:
         self.embedded: list[str] = []
         """Digests in the order they were embedded."""
         self.concepts: list[str] = []
+        self.boxes: list[tuple[float, float, float, float]] = []
 
     @property
     def model_id(self) -> str:
@@ -46,6 +47,7 @@ class ThresholdSegmenter:
             return self._instances(embedding, asked.concept)
         inside = np.ones(embedding.frame.hw, dtype=bool)
         if asked.box_xyxy is not None:
+            self.boxes.append(asked.box_xyxy)
             inside[:] = False
             x1, y1, x2, y2 = (round(value) for value in asked.box_xyxy)
             inside[y1 : y2 + 1, x1 : x2 + 1] = True

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from casebook import masks
-from casebook.cases import PixelSpacing
+from casebook.calibration import Calibration, Curve
+from casebook.cases import PixelSpacing, View
 from casebook.catalogue import png_bytes
 from casebook.errors import ModelError, QcaError
-from casebook.handler import Handler, Reply, ServeConfig, crashed, refused
+from casebook.handler import Handler, Kind, Model, Reply, ServeConfig, crashed, refused
 from casebook.labels import Label, LabelSet
 from casebook.protocols import Frame
 from casebook.tracks import TrackStore
@@ -90,6 +91,7 @@ def test_prewarming_embeds_without_a_prompt() -> None:
     segmenter = ThresholdSegmenter()
     served = handler(segmenter)
     assert answered(ask(served, prewarm=True)) == {"shapes": []}
+    assert segmenter.boxes == [(0.0, 0.0, 63.0, 47.0)]  # a model may look only when it is asked
     reply = ask(served, pos_points=[[12, 12]])
     assert len(segmenter.embedded) == 1
     assert reply.log["cached"] == 1
@@ -129,6 +131,64 @@ def test_confidence_is_shown_so_that_even_odds_are_one_half(half: float, shown: 
     served = handler(config=ServeConfig(score_half=half))
     (shape,) = answered(ask(served, obj_bbox=[[8, 8], [42, 20]]))["shapes"]
     assert shape["attributes"][0]["value"] == shown
+
+
+def curve(slope: float, intercept: float) -> Curve:
+    return Curve(
+        slope=slope, intercept=intercept, masks=20, right=10, brier_score=0.2, brier_curve=0.2
+    )
+
+
+def test_a_calibrated_model_shows_the_chance_of_each_path() -> None:
+    measured = Calibration(
+        model_id="threshold", cases=20, box=curve(0.0, 0.0), concept=curve(0.0, -2.0)
+    )
+    served = handler(calibration=measured)
+    (shape,) = answered(ask(served, obj_bbox=[[8, 8], [42, 20]]))["shapes"]
+    assert shape["attributes"][0]["value"] == "0.5000"
+    (shape,) = answered(ask(served, text_prompts=["tree"]))["shapes"]
+    assert shape["attributes"][0]["value"] == "0.1192"
+    assert answered(served.reply("detector", {"image": image(VESSEL)})) == []
+    (first, _) = answered(served.reply("detector", {"image": image(VESSEL), "threshold": 0.1}))
+    assert first["confidence"] == "0.1192"
+
+
+def test_a_path_that_was_not_measured_is_shown_as_without_calibration() -> None:
+    served = handler(calibration=Calibration(model_id="threshold", cases=20))
+    (shape,) = answered(ask(served, obj_bbox=[[8, 8], [42, 20]]))["shapes"]
+    assert shape["attributes"][0]["value"] == "0.9000"
+
+
+def seen_from(primary_deg: float) -> str:
+    view = View(primary_deg=primary_deg, secondary_deg=0)
+    return base64.b64encode(png_bytes(VESSEL, SPACING, view)).decode()
+
+
+def test_an_image_of_a_specialists_view_is_answered_by_the_specialist() -> None:
+    general, special = ThresholdSegmenter("general"), ThresholdSegmenter("special")
+
+    def choose(view: View | None) -> Model | None:
+        right = view is not None and view.primary_deg > 0
+        return Model(special, ThresholdTracker()) if right else None
+
+    served = handler(general, choose=choose, tracker=ThresholdTracker())
+    asked: tuple[tuple[Kind, dict[str, Any]], ...] = (
+        ("interactor", {"pos_points": [[12, 12]]}),
+        ("detector", {}),
+        ("tracker", {"shapes": [{"type": "rectangle", "points": [8, 8, 42, 20]}]}),
+    )
+    for kind, body in asked:
+        named = [
+            served.reply(kind, {"image": seen_from(angle), **body}).headers["X-Model-Id"]
+            for angle in (30.0, -30.0, 30.0)
+        ]
+        assert named == ["special", "general", "special"], kind
+    found = answered(served.reply("detector", {"image": seen_from(30)}))
+    assert {"name": "model_id", "value": "special"} in found[0]["attributes"]
+    reply = served.reply("interactor", {"image": image(VESSEL), "pos_points": [[12, 12]]})
+    assert reply.headers["X-Model-Id"] == "general"
+    refusal = served.reply("interactor", {"image": seen_from(30), "pos_points": [[500, 1]]})
+    assert (refusal.status, refusal.headers["X-Model-Id"]) == (400, "special")
 
 
 def test_every_answer_names_its_model_and_times_in_text_headers() -> None:
