@@ -30,7 +30,7 @@ from angio.intake import (
 from angio.lab_csv import CsvOptions, LabRow, parse_row
 from angio.lab_masks import drawn_of, pseudo_of
 from angio.ledger import Ledger
-from angio.rendering import render, upright
+from angio.rendering import render_frame, upright
 from angio.review import Desk
 from angio.source_files import size_of
 from casebook.cases import Case, PixelSpacing, Split, View
@@ -183,7 +183,7 @@ def _read_row(row: LabRow, split: Split, person: str, reading: _Reading) -> Inco
         )
         pictures.add(
             index,
-            render(flat),
+            render_frame(cine, position),
             cine.views[position] or view,
             stored=flat if index == frame else None,
         )

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from angio.dicom.read import Cine, read_cine
 from angio.qca import Lesion, measure
-from angio.rendering import render, upright
+from angio.rendering import render_frame, upright
 from casebook import masks
 from casebook.cases import PixelSpacing, View
 from casebook.documents import Document
@@ -113,7 +113,7 @@ def analyse(
     cine = read_cine(path, None if frame is None else (frame,))
     at = _chosen(cine, frame)
     stored = upright(cine.pixels[at], inverted=cine.photometric == "MONOCHROME1", bits=cine.bits)
-    pixels = render(stored)
+    pixels = render_frame(cine, at)
     read_ms = 1000 * (time.perf_counter() - started)
     started = time.perf_counter()
     embedding = segmenter.embed(Frame(pixels, cine.spacing, cine.views[at]))

@@ -18,10 +18,11 @@ from angio.commands.options import (
     pair,
 )
 from angio.contours import AngleSign
-from angio.dicom_folder import import_dicom
+from angio.dicom_folder import DicomOptions, import_dicom
 from angio.importing import import_csv
 from angio.intake import ImportReport
 from angio.lab_csv import CsvOptions
+from angio.rendering import Look
 from casebook.errors import DataError
 from casebook.home import Home
 from casebook.labels import read_labels
@@ -40,7 +41,12 @@ def import_() -> None:
     """Bring cases into the workspace, de-identified and rendered once."""
 
 
-def _tell(report: ImportReport, as_json: bool) -> None:
+def tell(report: ImportReport, as_json: bool) -> None:
+    """Say what came in on stdout, and every kind of problem on stderr.
+
+    Raises:
+        DataError: something was left out.
+    """
     if as_json:
         click.echo(report.model_dump_json(indent=1))
     else:
@@ -118,7 +124,7 @@ def import_csv_(
             path, Home.resolve(home), read_labels(labels), options, validation=validation_csv,
             neighbours=neighbours, dry_run=dry_run, progress=progress,
         )  # fmt: skip
-    _tell(report, as_json)
+    tell(report, as_json)
 
 
 @import_.command("arcade")
@@ -164,16 +170,28 @@ def import_arcade_(
             split_map=dict(pair(text, "--split-map") for text in split_maps),
             dry_run=dry_run, progress=progress,
         )  # fmt: skip
-    _tell(report, as_json)
+    tell(report, as_json)
 
 
 @import_.command("dicom")
 @click.argument("path", type=click.Path(path_type=Path))
 @home_option
 @click.option(
-    "--frame", type=click.IntRange(min=0), help="Frame to annotate, from 0. [default: the middle]"
+    "--frame",
+    type=click.IntRange(min=0),
+    help="Frame to annotate, from 0. [default: the best filled, stillest and sharpest]",
 )
 @_neighbours
+@click.option(
+    "--subtract", is_flag=True, help="Subtract the mask, in files that name their mask frames."
+)
+@click.option(
+    "--look",
+    type=click.Choice(get_args(Look)),
+    default="contrast",
+    show_default=True,
+    help="Rendering: each frame's own contrast, as models expect it, or the file's VOI window.",
+)
 @dry_run_option
 @json_option
 def import_dicom_(
@@ -181,16 +199,18 @@ def import_dicom_(
     home: Path | None,
     frame: int | None,
     neighbours: int,
+    subtract: bool,
+    look: Look,
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Import a folder of DICOM angiograms that nobody has annotated yet.
+    """Import a folder of DICOM angiograms or echo clips that nobody has annotated yet.
 
     Example: casebook import dicom export/ --dry-run
+
+    Example: casebook import dicom export/ --subtract
     """
+    options = DicomOptions(frame=frame, neighbours=neighbours, subtract=subtract, look=look)
     with bar("files") as progress:
-        report = import_dicom(
-            path, Home.resolve(home), frame=frame, neighbours=neighbours, dry_run=dry_run,
-            progress=progress,
-        )  # fmt: skip
-    _tell(report, as_json)
+        report = import_dicom(path, Home.resolve(home), options, dry_run=dry_run, progress=progress)
+    tell(report, as_json)
