@@ -7,7 +7,9 @@ import click
 
 from cvat_sync.commands.exchange import effort, pull, push, status
 from cvat_sync.commands.health import doctor, open_command
+from cvat_sync.commands.login import login, logout
 from cvat_sync.commands.options import Commands
+from cvat_sync.commands.quality import comment, propagate, review
 from cvat_sync.commands.watching import watch
 
 
@@ -16,7 +18,10 @@ def main() -> None:
     """Rounds to CVAT and back."""
 
 
-for command in (push, pull, effort, status, open_command, doctor, watch):
+for command in (
+    *(login, logout, push, pull, effort, status, open_command, doctor, watch),
+    *(comment, review, propagate),
+):
     main.add_command(command)
 
 

@@ -45,6 +45,18 @@ class ProposeConfig(_Settings):
     """Masks proposed at most for one concept."""
 
 
+class PropagateConfig(_Settings):
+    """How a corrected mask is carried through its cine."""
+
+    tracker: Literal["follow", "memory"] = "follow"
+    """follow: each answer prompts the next frame, with any model; memory: SAM 3's own, which the
+    tiny base never learned."""
+    threshold: float = Field(0.3, ge=0, le=1)
+    """A mask less sure than this is lost, and not looked for on later frames."""
+    reach: int = Field(30, gt=0)
+    """Frames at most, either way."""
+
+
 class OriginWeights(_Settings):
     """How much a mask counts in training, by who made it; 0 leaves it out."""
 
@@ -91,6 +103,7 @@ class RoundConfig(_Settings):
     """What training continues from; round 1 always starts from the base."""
     select: SelectConfig = SelectConfig()
     propose: ProposeConfig = ProposeConfig()
+    propagate: PropagateConfig = PropagateConfig()
     weights: OriginWeights = OriginWeights()
     train: TrainConfig = TrainConfig()
     gate: GateConfig = GateConfig()

@@ -14,10 +14,12 @@ from casebook.home import Home, locked
 from casebook.rounds import RoundFolder
 from trainer import requests
 from trainer.app import app
+from trainer.boxes import boxes
 from trainer.control import control
 from trainer.decide import decide, promote
 from trainer.distil import distil
 from trainer.evaluate import evaluate
+from trainer.propagate import propagate
 from trainer.propose import propose
 from trainer.report import report
 from trainer.select import select
@@ -27,6 +29,7 @@ from trainer.work import Work
 STEPS: dict[str, Callable[[Work], str]] = {
     "select": select,
     "propose": propose,
+    "boxes": boxes,
     "train": train,
     "evaluate": evaluate,
     "decide": decide,
@@ -34,6 +37,7 @@ STEPS: dict[str, Callable[[Work], str]] = {
     "report": report,
     "control": control,
     "distil": distil,
+    "propagate": propagate,
 }
 """Each does its work once and returns one line on what came out."""
 LOCK_WAIT_S = 5.0

@@ -23,7 +23,13 @@ PORT = 8070
 @in_home
 @with_conf
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=PORT, show_default=True, help="0 picks a free port.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=PORT,
+    show_default=True,
+    help="0 picks a free port.",
+)
 @click.option(
     "--poll",
     "poll_s",
