@@ -24,10 +24,8 @@ from casebook.errors import DataError, TooLargeError
 # What it would warn of is quoted in the warning, and may be a patient's name or date of birth.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
-MAX_INFLATED_BYTES = 2**29
+MAX_INFLATED_BYTES = 2**28
 """Largest deflated data set that is inflated."""
-MAX_HEADER_BYTES = 2**28
-"""Largest file without pixel data; what lies before pixel data may be as large."""
 
 _PIXEL_DATA = 0x7FE00010
 _PIXEL_TAGS = frozenset({0x7FE00008, 0x7FE00009, _PIXEL_DATA})
