@@ -12,6 +12,7 @@ from angio.coco_files import DatasetManifest, write_coco
 from angio.commands.options import F, home_option, json_option, labels_option, open_catalogue
 from angio.datasets import Phase, Selection
 from angio.sam3_files import write_sam3
+from angio.seg_files import write_segs
 from casebook.cases import Split
 from casebook.home import Home
 from casebook.labels import LabelSet, read_labels
@@ -110,3 +111,31 @@ def export_sam3(
     place = Home.resolve(home)
     wanted = Selection(Phase(phase), _labels(place, labels, number), round=number)
     _tell(write_sam3(place, folder, wanted), folder, as_json)
+
+
+@export.command("seg")
+@_dataset_options
+@click.option("--case", "cases", multiple=True, help="Only this case; may be repeated.")
+def export_seg(
+    folder: Path,
+    phase: str,
+    number: int | None,
+    home: Path | None,
+    labels: Path,
+    cases: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Write masks as DICOM SEG with coded names, each beside its de-identified frame.
+
+    Example: casebook export seg --round 2 --out seg/
+
+    Example: casebook export seg --case c0a1b2c3d4e5f6 --out one/ --json
+    """
+    open_catalogue(home)
+    place = Home.resolve(home)
+    wanted = Selection(Phase(phase), _labels(place, labels, number), round=number)
+    manifest = write_segs(place, folder, wanted, cases)
+    if as_json:
+        click.echo(manifest.model_dump_json(indent=1))
+    else:
+        click.echo(f"{folder}: {manifest.segments} segments of {manifest.frames} frames")

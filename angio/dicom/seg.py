@@ -5,6 +5,7 @@ the segmentation refers to. Knows neither cases nor label sets.
 """
 
 import warnings
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,9 +13,9 @@ from typing import Literal
 import highdicom
 import numpy as np
 from jaxtyping import Bool, UInt8
-from pydicom import dcmread
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.sr.codedict import Code, codes
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
 from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from casebook.cases import PixelSpacing
@@ -184,10 +185,15 @@ def write_seg(
             f"masks of {', '.join(other) or 'nothing'} do not fit a frame of {hw[0]}×{hw[1]} px or "
             "are empty; import or pull them again"
         )
+    source = copy(frame)
+    if "PixelSpacing" in source:
+        # highdicom 0.28 would write pixel measures without a slice thickness, which it then
+        # refuses to read; a projection has no slices. The frame itself carries the spacing.
+        del source.PixelSpacing
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of names without caret: pseudonyms are not person names
         seg = highdicom.seg.Segmentation(
-            source_images=[frame],
+            source_images=[source],
             pixel_array=np.stack([one.bitmap for one in segments], axis=-1)[None],
             segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
             segment_descriptions=[
@@ -206,23 +212,3 @@ def write_seg(
         )
     seg.PatientIdentityRemoved, seg.DeidentificationMethod = "YES", METHOD
     seg.save_as(path)
-
-
-def read_seg(path: Path) -> dict[str, Bool[np.ndarray, "h w"]]:
-    """The masks of a segmentation of one frame, by label.
-
-    Raises:
-        DataError: it is no segmentation.
-    """
-    try:
-        seg = highdicom.seg.Segmentation.from_dataset(dcmread(path))
-    except (ValueError, AttributeError, OSError) as problem:
-        raise DataError(
-            f"{path.name} is not a DICOM segmentation ({type(problem).__name__}); export it again"
-        ) from None
-    referenced = [uid for _, _, uid in seg.get_source_image_uids()]
-    planes = seg.get_pixels_by_source_instance(referenced)[0]
-    return {
-        str(seg.get_segment_description(number).segment_label): planes[..., number - 1].astype(bool)
-        for number in seg.segment_numbers
-    }
