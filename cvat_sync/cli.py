@@ -10,6 +10,7 @@ from cvat_sync.commands.health import doctor, open_command
 from cvat_sync.commands.login import login, logout
 from cvat_sync.commands.options import Commands
 from cvat_sync.commands.quality import comment, propagate, review
+from cvat_sync.commands.warming import prewarm
 from cvat_sync.commands.watching import watch
 
 
@@ -20,7 +21,7 @@ def main() -> None:
 
 for command in (
     *(login, logout, push, pull, effort, status, open_command, doctor, watch),
-    *(comment, review, propagate),
+    *(comment, review, propagate, prewarm),
 ):
     main.add_command(command)
 
