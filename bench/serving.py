@@ -1,9 +1,11 @@
 """The interactor function in a process of its own, over HTTP and real JSON.
 
 `overhead_p95_ms_512`, `_1024`: whole round trip less the model's own time (embed, predict), with
-the image sent again at every click as CVAT does. `fuzz_*`: broken requests and those that were not
-answered by JSON with a reason. `swap_*`: requests from 4 clients while models are promoted, and
-those that failed or whose mask is not the one of the model they name.
+the image sent again at every click as CVAT does. `fuzz_*`: broken requests, those that were not
+answered by JSON with a reason, and how the serving process grew after the first tenth of them.
+`swap_*`: requests from 4 clients while models are promoted, and those that failed or whose mask is
+not the one of the model they name. `kill_s`: from a kill -9 of the serving process to the same
+answer from its successor.
 """
 
 import base64
@@ -18,11 +20,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import numpy as np
+import psutil
 import torch
 
 from bench.harness import run
@@ -40,6 +44,7 @@ AIMS = {
     "overhead_p95_ms_512": "<= 30",
     "overhead_p95_ms_1024": "<= 80",
     "fuzz_bad_answers": "<= 0",
+    "fuzz_rss_growth_mb": "<= 32",
     "swap_failures": "<= 0",
 }
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,11 +52,34 @@ BASE = ROOT / "conf" / "tiny-base"
 START_S = 180.0
 
 
+@dataclass(frozen=True)
+class Running:
+    """A function in a process of its own, kept running by a second one as Docker would."""
+
+    url: str
+    keeper: psutil.Process
+
+    def worker(self) -> psutil.Process:
+        """The process that serves now."""
+        deadline = time.monotonic() + START_S
+        while time.monotonic() < deadline:
+            children = self.keeper.children()
+            if children:
+                return children[0]
+            time.sleep(0.05)
+        raise SystemExit("the function does not come back")
+
+    def rss_mb(self) -> float:
+        """Memory the serving process holds."""
+        return float(self.worker().memory_info().rss) / 2**20
+
+
 @contextmanager
-def function(home: Home) -> Iterator[str]:
-    """The URL of the interactor under the stand-in processor, in a process of its own."""
+def function(home: Home) -> Iterator[Running]:
+    """The interactor under the stand-in processor."""
     port_file = home.root / "port"
     command = [sys.executable, "-m", "demo.processor", "--function", "serverless/interactor"]
+    command.append("--restart")
     with (home.root / "log").open("wb") as log:
         process = subprocess.Popen(
             [*command, "--port-file", str(port_file)],
@@ -66,7 +94,9 @@ def function(home: Home) -> Iterator[str]:
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise SystemExit((home.root / "log").read_text()[-2000:])
                 time.sleep(0.1)
-            yield f"http://127.0.0.1:{port_file.read_text().strip()}/"
+            yield Running(
+                f"http://127.0.0.1:{port_file.read_text().strip()}/", psutil.Process(process.pid)
+            )
         finally:
             process.terminate()
             process.wait()
@@ -110,17 +140,42 @@ def overhead_p95_ms(url: str, side: int, count: int) -> float:
     return float(np.percentile(spent[1:], 95))
 
 
-def bad_answers(url: str, count: int) -> int:
-    """Broken requests that were not answered by JSON with a reason or by a mask."""
-    dice, bad = random.Random(7), 0  # noqa: S311 - reproducible, nothing secret
+def fuzz(running: Running, count: int) -> tuple[int, float]:
+    """Broken requests not answered by JSON with a reason or by a mask; MB grown after a tenth."""
+    dice, bad, before_mb = random.Random(7), 0, 0.0  # noqa: S311 - reproducible, nothing secret
     with httpx.Client(timeout=60.0) as client:
-        for _ in range(count):
+        for number in range(count):
+            if number == count // 10:
+                before_mb = running.rss_mb()
             body, content_type = broken(dice)
-            reply = client.post(url, content=body, headers={"Content-Type": content_type})
+            reply = client.post(running.url, content=body, headers={"Content-Type": content_type})
             is_json = reply.headers["content-type"] == "application/json"
             named = is_json and ("error" in reply.json() or reply.status_code == 200)
             bad += not (named and reply.status_code in {200, 400, 413, 422})
-    return bad
+    return bad, running.rss_mb() - before_mb
+
+
+def seconds_to_come_back(running: Running) -> float:
+    """From a kill -9 of the serving process to its next answer, which must be the same.
+
+    Raises:
+        SystemExit: it does not come back, or answers otherwise.
+    """
+    body, headers = request(512, angiogram(512)), {"Content-Type": "application/json"}
+    before = httpx.post(running.url, content=body, headers=headers, timeout=60.0)
+    killed = running.worker()
+    start = time.monotonic()
+    killed.kill()
+    while time.monotonic() - start < START_S:
+        try:
+            after = httpx.post(running.url, content=body, headers=headers, timeout=60.0)
+        except httpx.TransportError:
+            time.sleep(0.05)
+            continue
+        if after.content != before.content or after.status_code != 200:
+            raise SystemExit(f"after the kill: {after.status_code} {after.text[:200]}")
+        return time.monotonic() - start
+    raise SystemExit("the function does not come back")
 
 
 def configure(home: Home) -> Path:
@@ -194,20 +249,26 @@ def swap_failures(url: str, home: Home, names: list[str], count: int) -> int:
 
 def measure(quick: bool) -> dict[str, float | None]:
     """The figures; absent where the shipped base is."""
-    clicks, fuzz, swaps = (20, 200, 100) if quick else (200, 10_000, 1_000)
+    clicks, broken_ones, swaps = (20, 200, 100) if quick else (200, 10_000, 1_000)
     if not (BASE / "model.safetensors").is_file():
-        return dict.fromkeys([*AIMS, "fuzz_requests", "swap_requests"])
+        return dict.fromkeys([*AIMS, "fuzz_requests", "swap_requests", "kill_s"])
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder))
         names = add_models(home, configure(home), 2 if quick else 5)
-        with function(home) as url:
+        with function(home) as running:
+            small = overhead_p95_ms(running.url, 512, clicks)
+            large = overhead_p95_ms(running.url, 1024, clicks)
+            bad, grown_mb = fuzz(running, broken_ones)
+            failures = swap_failures(running.url, home, names, swaps)
             return {
-                "overhead_p95_ms_512": overhead_p95_ms(url, 512, clicks),
-                "overhead_p95_ms_1024": overhead_p95_ms(url, 1024, clicks),
-                "fuzz_requests": float(fuzz),
-                "fuzz_bad_answers": float(bad_answers(url, fuzz)),
+                "overhead_p95_ms_512": small,
+                "overhead_p95_ms_1024": large,
+                "fuzz_requests": float(broken_ones),
+                "fuzz_bad_answers": float(bad),
+                "fuzz_rss_growth_mb": grown_mb,
                 "swap_requests": float(swaps),
-                "swap_failures": float(swap_failures(url, home, names, swaps)),
+                "swap_failures": float(failures),
+                "kill_s": seconds_to_come_back(running),
             }
 
 

@@ -3,7 +3,8 @@
 The body is a mapping only for exactly `application/json`; an exception is answered as 500 text with
 its traceback; a bare list counts as a batch, of which the client gets the first; header values that
 are not text are dropped; a body over the limit is 413, an event over its time 408 and a fresh
-worker, no free worker 503. One process and one event at a time. Event, context and response are
+worker, no free worker 503. A worker that dies takes the whole processor down, which `--restart`
+brings back as Docker does. One process and one event at a time. Event, context and response are
 nuclio_sdk's own. Source: nuclio/nuclio, pkg/processor/trigger/http and runtime/python/py.
 
     python -m demo.processor --function serverless/interactor --port 8001
@@ -15,8 +16,12 @@ import importlib.util
 import json
 import logging
 import queue
+import signal
+import socket
+import subprocess
 import sys
 import threading
+import time
 import traceback
 import uuid
 from collections.abc import Iterator
@@ -41,6 +46,8 @@ from casebook.errors import ConfigError
 
 DEFAULT_BODY_BYTES = 4 * 1024 * 1024
 """Nuclio's limit when a function.yaml names none."""
+RESTART_S = 0.1
+"""What Docker waits before it starts a container again."""
 
 
 class Limits(Document):
@@ -261,12 +268,43 @@ def serving(processor: Processor, port: int = 0) -> Iterator[str]:
         thread.join()
 
 
+def _kept_running(command: list[str]) -> None:
+    """Run a program as Docker runs a container with `restart: always`, until told to stop."""
+    stopped = False
+    child = subprocess.Popen(command)
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal stopped
+        stopped = True
+        child.terminate()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    while True:
+        code = child.wait()
+        if stopped:
+            return
+        print(f"stand-in processor: ended with {code}; starting it again", file=sys.stderr)
+        time.sleep(RESTART_S)
+        child = subprocess.Popen(command)
+
+
 @click.command(help="Run a function behind HTTP: --function serverless/interactor --port 8001")
 @click.option("--function", "folder", type=click.Path(path_type=Path), required=True)
 @click.option("--port", default=0, show_default=True, help="0 takes a free one.")
 @click.option("--port-file", type=click.Path(path_type=Path), help="Written when it is ready.")
-def main(folder: Path, port: int, port_file: Path | None) -> None:
+@click.option("--restart", is_flag=True, help="Start it again when it dies, on the same port.")
+def main(folder: Path, port: int, port_file: Path | None, restart: bool) -> None:
     """Serve until told to stop."""
+    if restart:
+        if port == 0:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port = probe.getsockname()[1]
+        ready = ["--port-file", str(port_file)] if port_file is not None else []
+        program = [sys.executable, "-m", "demo.processor", "--function", str(folder)]
+        _kept_running([*program, "--port", str(port), *ready])
+        return
     server = _server(Processor(folder), port)
     bound = server.server_address[1]
     if port_file is not None:
