@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
-import torch.distributed
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import safe_open
 from safetensors.torch import save
@@ -22,6 +21,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from casebook.documents import write_bytes
 from casebook.errors import ConfigError, TrainingError
+from segmenter.steps import Part, Step
 from segmenter.tuning import Strategy
 
 B = TypeVar("B")
@@ -84,6 +84,10 @@ class TrainConfig(BaseModel):
     checkpoint_every: int = Field(200, gt=0)
     concept_every: int = Field(4, ge=0)
     """Every n-th step trains the concept path; 0 never."""
+    accumulate: int = Field(1, gt=0)
+    """Parts a batch is taken in, one after another: less memory, the same step."""
+    processes: int | None = Field(None, gt=0)
+    """Processes that share each batch; one a visible GPU when absent."""
     centreline: float = Field(0.0, ge=0)
     """Weight of the clDice term of the mask loss."""
     strategy: Strategy = "lora"
@@ -134,8 +138,12 @@ def fit(
     directory: Path,
     progress: Callable[[Progress], None] | None = None,
     on_checkpoint: Callable[[Mapping[str, Tensor], Progress], None] | None = None,
+    part_loss: Callable[[B, torch.Generator, Part], Mapping[str, Tensor]] | None = None,
+    names: Callable[[int], str] | None = None,
 ) -> FitResult:
     """Train the parameters of a module that require a gradient; resumes what the directory holds.
+
+    Under torchrun every process calls this with the same arguments; the first writes the files.
 
     Args:
         loss: Gives "loss" to minimise and any other figures to report.
@@ -143,13 +151,22 @@ def fit(
         steps: Steps in all; None when `config.minutes` decides.
         directory: For checkpoints and curves.
         on_checkpoint: Called with the weights as they would be kept.
+        part_loss: The share of a part of the batch in its loss: the shares add up to `loss`. With
+            it, processes and `config.accumulate` divide a batch; without it every process takes a
+            batch of its own.
+        names: What a step's batch is made of, for messages.
 
     Raises:
-        TrainingError: the loss is not finite; the last good weights are in the last checkpoint.
-        ConfigError: the directory holds a run with other settings.
+        TrainingError: the loss is not finite, or memory ran out although the batch was divided; the
+            last good weights are in the last checkpoint.
+        ConfigError: the directory holds a run with other settings, or the module is a DataParallel.
     """
     if steps is None and config.minutes is None:
         raise ConfigError("neither steps nor minutes say how long to train; set one")
+    if isinstance(module, nn.DataParallel):
+        raise ConfigError(
+            "DataParallel breaks SAM 3's rotary tables; use torchrun, a process a GPU"
+        )
     named = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if not named:
         raise TrainingError("nothing to train: no parameter requires a gradient; check the targets")
@@ -158,8 +175,8 @@ def fit(
     resumed_from = state.step
     if config.ema and not state.ema:
         state.ema = {name: p.detach().clone() for name, p in named.items()}
-    rank, world = _place()
-    writer = SummaryWriter(str(directory / "curves"), purge_step=state.step) if rank == 0 else None
+    step = Step(named, loss, part_loss, config)
+    writer = SummaryWriter(str(directory / "curves"), purge_step=state.step) if step.leads else None
     sums: dict[str, float] = {}
     counted = 0
     figures: dict[str, float] = {}
@@ -175,23 +192,17 @@ def fit(
             lr = _lr(_fraction(state, steps, config), config)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            seed = (config.seed * 1_000_003 + state.step * world + rank) % 2**63
-            torch.manual_seed(seed)
-            generator = torch.Generator().manual_seed(seed)
-            batch = batches(state.step * world + rank)
-            with torch.autocast(
-                _device_type(named), torch.bfloat16, enabled=config.precision == "bfloat16"
-            ):
-                terms = loss(batch, generator)
             optimizer.zero_grad(set_to_none=True)
-            terms["loss"].backward()
-            _average_gradients(named, world)
+            terms = step.gradients(batches, state.step)
             norm = nn.utils.clip_grad_norm_(named.values(), config.clip)
-            if not (torch.isfinite(terms["loss"]).item() and torch.isfinite(norm).item()):
-                _save(directory, named, optimizer, state, config)
+            if not (math.isfinite(terms["loss"]) and torch.isfinite(norm).item()):
+                if step.leads:
+                    _save(directory, named, optimizer, state, config)
+                made_of = f" ({names(state.step)})" if names is not None else ""
                 raise TrainingError(
-                    f"step {state.step}: the loss or its gradient is not finite; the weights before"
-                    f" it are in {directory}. Lower lr ({config.lr:g}) or clip ({config.clip:g})."
+                    f"step {state.step}{made_of}: the loss or its gradient is not finite; the "
+                    f"weights before it are in {directory}. Look at that batch, or lower lr "
+                    f"({config.lr:g}) or clip ({config.clip:g})."
                 )
             optimizer.step()
             state.step += 1
@@ -201,7 +212,7 @@ def fit(
                 decay = min(config.ema, (1 + state.step) / (10 + state.step))
                 average.lerp_(named[name].detach(), 1 - decay)
             for name, value in terms.items():
-                sums[name] = sums.get(name, 0.0) + float(value.detach())
+                sums[name] = sums.get(name, 0.0) + value
                 sums[f"n:{name}"] = sums.get(f"n:{name}", 0.0) + 1
             counted += 1
             is_last = _fraction(state, steps, config) >= 1.0
@@ -216,12 +227,12 @@ def fit(
                 if writer is not None:
                     for name, figure in figures.items():
                         writer.add_scalar(name, figure, state.step)
-                if progress is not None:
+                if progress is not None and step.leads:
                     progress(report())
             if state.step % config.checkpoint_every == 0 or is_last:
-                if rank == 0:
+                if step.leads:
                     _save(directory, named, optimizer, state, config)
-                if on_checkpoint is not None and not is_last:
+                if on_checkpoint is not None and not is_last and step.leads:
                     on_checkpoint(state.ema or _detached(named), report())
     finally:
         if writer is not None:
@@ -229,7 +240,7 @@ def fit(
     with torch.no_grad():
         for name, average in state.ema.items():
             named[name].copy_(average)
-    if on_checkpoint is not None:
+    if on_checkpoint is not None and step.leads:
         on_checkpoint(_detached(named), report())
     return FitResult(state.step, state.seconds, figures, resumed_from)
 
@@ -263,31 +274,12 @@ def _lr(fraction: float, config: TrainConfig) -> float:
     return config.lr * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, along))))
 
 
-def _place() -> tuple[int, int]:
-    """This process's rank and the number of processes."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
-
-
-def _average_gradients(named: Mapping[str, nn.Parameter], world: int) -> None:
-    """Every process ends with the mean gradient, also of parameters some did not use."""
-    if world == 1:
-        return
-    for parameter in named.values():
-        if parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-        torch.distributed.all_reduce(parameter.grad)
-        parameter.grad /= world
-
-
-def _device_type(named: Mapping[str, nn.Parameter]) -> str:
-    return next(iter(named.values())).device.type
-
-
 def _fingerprint(config: TrainConfig) -> str:
     """The settings that decide the weights."""
-    return json.dumps(config.model_dump(exclude={"log_every", "checkpoint_every"}), sort_keys=True)
+    return json.dumps(
+        config.model_dump(exclude={"log_every", "checkpoint_every", "accumulate", "processes"}),
+        sort_keys=True,
+    )
 
 
 def _checkpoints(directory: Path) -> list[Path]:

@@ -57,6 +57,10 @@ class HeadTargets(NamedTuple):
         """The same on a device."""
         return HeadTargets(*(value.to(device) for value in self))
 
+    def rows(self, rows: slice) -> "HeadTargets":
+        """Those of some masks."""
+        return HeadTargets(*(value[rows] for value in self))
+
 
 class HeadAnswers(NamedTuple):
     """What the heads say of a batch of masks."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from segmenter.losses import iou, mask_loss
 from segmenter.sam3 import Features, Sam3
+from segmenter.steps import WHOLE, Part
 
 INSIDE, OUTSIDE, BOX_START, BOX_END, PADDING = 1, 0, 2, 3, -1
 
@@ -122,7 +123,8 @@ def interactive_loss(
     *,
     weights: Float[Tensor, " b"] | None = None,
     centreline: float = 0.0,
-    heads: Callable[[Features, Tensor], Mapping[str, Tensor]] | None = None,
+    heads: Callable[[Features, Tensor, slice], Mapping[str, Tensor]] | None = None,
+    part: Part = WHOLE,
 ) -> dict[str, Tensor]:
     """The loss of one step and how well the masks overlap, by name.
 
@@ -132,16 +134,21 @@ def interactive_loss(
         centreline: Weight of the clDice term.
         heads: Gives further terms from features and final mask logits; `heads` is added to the
             loss.
+        part: The masks whose share of the loss is wanted; all are drawn for, so that the shares of
+            all parts add up to the loss of the whole.
     """
-    features = model.encode(pixels).rows(image_index)
     # Drawn on the CPU: the same seed then gives the same prompts on every device.
     points, labels = (drawn.to(truth.device) for drawn in draw_prompts(truth.cpu(), mix, generator))
-    solid, side = truth.float(), truth.shape[-1]
     share = torch.ones(len(truth), device=truth.device) if weights is None else weights
     share = share / share.sum().clamp(min=1e-6)
     corrections = 0
     if mix.corrections and float(torch.rand(1, generator=generator)) < mix.correction_share:
         corrections = mix.corrections
+    rows = part.rows(len(truth))
+    truth, share, points, labels = truth[rows], share[rows], points[rows], labels[rows]
+    wanted, image_index = torch.unique(image_index[rows], return_inverse=True)
+    features = model.encode(pixels[wanted]).rows(image_index)
+    solid, side = truth.float(), truth.shape[-1]
     previous: Tensor | None = None
     total = overlap = torch.zeros((), device=truth.device)
     for turn in range(corrections + 1):
@@ -157,6 +164,6 @@ def interactive_loss(
             more, kinds = correction_clicks(logits.detach(), truth)
             points, labels = torch.cat([points, more], dim=1), torch.cat([labels, kinds], dim=1)
             previous = low.detach().float()[:, None]
-    more_terms = heads(features, low.detach()) if heads is not None else {}
+    more_terms = heads(features, low.detach(), rows) if heads is not None else {}
     total = total + more_terms.get("heads", 0.0)
-    return {**more_terms, "loss": total, "iou": overlap}
+    return {**more_terms, "loss": total, "iou": overlap / share.sum().clamp(min=1e-6)}

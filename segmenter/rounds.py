@@ -21,8 +21,10 @@ from segmenter.fit import FitResult, LoraConfig, Progress, TrainConfig, fit
 from segmenter.heads import Heads, head_sizes, heads_loss, load_heads, save_heads
 from segmenter.interactive import PromptMix, interactive_loss
 from segmenter.prompts import WindowConfig
+from segmenter.ranks import leads
 from segmenter.sam3 import Features, Sam3
 from segmenter.samples import Augmentation, Batch, RoundData, Sample
+from segmenter.steps import WHOLE, Part
 from segmenter.teacher import default_windows
 from segmenter.weights import base_sha256, load_base
 
@@ -97,15 +99,16 @@ def _heads_of(model: Sam3, config: TrainConfig, init_adapter: Path | None) -> He
 
 def _asking(
     heads: Heads, batch: Batch, weights: Float[Tensor, " b"]
-) -> Callable[[Features, Tensor], Mapping[str, Tensor]]:
+) -> Callable[[Features, Tensor, slice], Mapping[str, Tensor]]:
     """What a step asks the heads, and how wrong they are."""
 
-    def ask(features: Features, logits: Tensor) -> Mapping[str, Tensor]:
+    def ask(features: Features, logits: Tensor, rows: slice) -> Mapping[str, Tensor]:
         if batch.views is None or batch.heads is None:
             return {}
-        views, truth = batch.views.to(logits.device), batch.heads.to(logits.device)
-        terms = heads_loss(heads(features, logits, views), truth, weights)
-        return {**terms, "heads": heads.config.weight * terms["heads"]}
+        views, truth = batch.views[rows].to(logits.device), batch.heads.rows(rows)
+        share = len(views) / len(batch.views)
+        terms = heads_loss(heads(features, logits, views), truth.to(logits.device), weights[rows])
+        return {**terms, "heads": heads.config.weight * share * terms["heads"]}
 
     return ask
 
@@ -125,6 +128,7 @@ def train_adapter(
 ) -> RoundResult:
     """Train an adapter on a round's masks and write it to `directory/adapter`.
 
+    Under `segmenter.ranks.joined` every process shares each batch and the first writes the files.
     Continues from another adapter where one is given, and from the checkpoint of an interrupted run
     of the same settings. The same samples, settings and seed give the same adapter on a CPU.
 
@@ -162,11 +166,14 @@ def train_adapter(
     criterion = detection_loss(sizes.queries)
     prompts = mix or ROUND_MIX
 
-    def loss(batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    def loss(batch: Batch, generator: torch.Generator, part: Part = WHOLE) -> dict[str, Tensor]:
         pixels = batch.pixels.to(model.device)
         if batch.truth is None or batch.weights is None:
-            asked = concept_loss(model, criterion, pixels, batch.queries)
-            concept = asked["loss"] / SCALE
+            queries = batch.queries[part.rows(len(batch.queries))]
+            if not queries:
+                return {"loss": torch.zeros((), device=model.device)}
+            asked = concept_loss(model, criterion, pixels, queries)
+            concept = asked["loss"] / SCALE * (len(queries) / len(batch.queries))
             return {**asked, "loss": concept, "concept": concept}
         index: Int[Tensor, " i"] = torch.arange(len(pixels), device=model.device)
         weights = batch.weights.to(model.device)
@@ -180,6 +187,7 @@ def train_adapter(
             weights=weights,
             centreline=config.centreline,
             heads=_asking(heads, batch, weights) if heads is not None else None,
+            part=part,
         )
         return {**terms, "mask": terms["loss"]}
 
@@ -195,11 +203,16 @@ def train_adapter(
         steps=steps,
         directory=directory / "checkpoints",
         progress=progress,
+        part_loss=loss,
+        names=data.names,
     )
     folder = directory / "adapter"
-    adapters.save_adapter(model, _NAME, lora, folder, base_sha256=digest, strategy=config.strategy)
-    if heads is not None:
-        save_heads(heads, folder)
+    if leads():
+        adapters.save_adapter(
+            model, _NAME, lora, folder, base_sha256=digest, strategy=config.strategy
+        )
+        if heads is not None:
+            save_heads(heads, folder)
     return RoundResult(
         folder=folder,
         fit=result,

@@ -51,6 +51,8 @@ class Sample:
     masks: tuple[TrainMask, ...]
     absent: tuple[str, ...] = ()
     """Concepts an expert would have marked if they were there: the negatives."""
+    name: str = ""
+    """What messages call it; nothing of a patient."""
 
 
 class Augmentation(BaseModel):
@@ -79,6 +81,7 @@ class _Crop:
     """Side of the crop in px of the image."""
     view: View | None
     targets: Targets
+    name: str
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ class RoundData:
         self._config, self._augmentation, self._side = config, augmentation, side_px
         self._queries = queries
         self._crops = [
-            self._crop_of(sample.frame, mask, windows)
+            self._crop_of(sample, mask, windows)
             for sample in samples
             for mask in sample.masks
             if mask.prompted and mask.bitmap.any()
@@ -158,7 +161,8 @@ class RoundData:
         every = self._config.concept_every
         return every > 0 and step % every == every - 1
 
-    def _crop_of(self, frame: Frame, mask: TrainMask, windows: WindowConfig) -> _Crop:
+    def _crop_of(self, sample: Sample, mask: TrainMask, windows: WindowConfig) -> _Crop:
+        frame = sample.frame
         x1, y1, x2, y2 = masks.box_of(mask.bitmap)
         prompt = Prompt(box_xyxy=(float(x1), float(y1), float(x2), float(y2)))
         window = window_of(prompt, frame.hw, windows)
@@ -173,6 +177,7 @@ class RoundData:
             size,
             frame.view,
             mask.targets,
+            sample.name or frame.digest[:12],
         )
 
     def _whole_of(self, sample: Sample) -> _Whole:
@@ -190,6 +195,13 @@ class RoundData:
         }
         absent = tuple(label for label in sample.absent if label not in instances)
         return _Whole(crop(sample.frame.pixels, window, self._side), instances, absent)
+
+    def names(self, step: int) -> str:
+        """What the batch of a step is made of, for messages."""
+        if self.is_concept(step):
+            return "concepts of whole frames"
+        turn = step - step // self._config.concept_every if self._config.concept_every else step
+        return ", ".join(sorted({self._crops[index].name for index in self._order(turn)}))
 
     def batch(self, step: int) -> Batch:
         """The batch of a step: a function of the step and the seed."""

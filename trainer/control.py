@@ -73,7 +73,7 @@ def _train(work: Work, model_id: str, first: Candidate, later: list[Candidate]) 
         name = f"{model_id}-{candidate.round}" if candidate is not later[-1] else model_id
         work.progress("control", f"round {before.round} → {candidate.round}", 0.0)
         directory = home.root / "rounds" / "control" / name
-        result: RoundResult = run(work, data, settings, init_from, directory, step="control")
+        result: RoundResult = run(work, (1,), data, settings, init_from, directory, step="control")
         register(work, card_of(stage, name, result, data, parents=(init_from,)), result)
         init_from = name
 

@@ -116,7 +116,7 @@ def _add(
     if drawn:
         concepts = _implied(drawn, case, labels)
         shown = tuple(mask for _, mask in drawn) + concepts
-        found.samples.append(Sample(frame, shown, _absent(drawn, case, labels)))
+        found.samples.append(Sample(frame, shown, _absent(drawn, case, labels), image.file_name))
 
 
 def _targets(label: Label, frame: Frame, bitmap: Bool[np.ndarray, "h w"]) -> Targets:

@@ -9,9 +9,11 @@ from casebook.errors import StateError
 from casebook.registry import ModelCard
 from casebook.rounds import RoundFolder
 from segmenter.fit import Progress, TrainConfig
+from segmenter.ranks import processes_for
 from segmenter.rounds import RoundResult, train_adapter
 from trainer.chain import check_ready
 from trainer.provenance import commit, constraints_sha256
+from trainer.ranks import train_together
 from trainer.results import Candidate
 from trainer.samples import TrainingSet, annotation_digests, training_set
 from trainer.teachers import base_folder, base_id, incumbent_id
@@ -49,7 +51,8 @@ def train(work: Work) -> str:
     config = work.config.model_dump(mode="json", exclude={"labels"})
     identity = [folder.manifest_sha256(), *digests, init_from, json.dumps(config, sort_keys=True)]
     model_id = f"round-{folder.number:02d}-{sha256_of('|'.join(identity).encode())[:8]}"
-    result = run(work, data, work.config.train, init_from, folder.file(f"training/{model_id}"))
+    directory = folder.file(f"training/{model_id}")
+    result = run(work, rounds, data, work.config.train, init_from, directory)
     card = card_of(work, model_id, result, data, parents=(init_from,))
     register(work, card, result)
     candidate = Candidate(
@@ -87,6 +90,7 @@ def _kept(folder: RoundFolder, digests: tuple[str, ...]) -> str:
 
 def run(
     work: Work,
+    rounds: tuple[int, ...],
     data: TrainingSet,
     config: TrainConfig,
     init_from: str,
@@ -94,7 +98,11 @@ def run(
     *,
     step: str = "train",
 ) -> RoundResult:
-    """Train an adapter in a directory, telling whoever follows; resumes what is there."""
+    """Train an adapter in a directory, telling whoever follows; resumes what is there.
+
+    Args:
+        rounds: The rounds the data are of: further processes read them themselves.
+    """
     parent = None
     if init_from != base_id(work):
         work.registry.verify(init_from)
@@ -111,6 +119,9 @@ def run(
             {"step": float(progress.step), "loss": loss, "seconds": progress.seconds},
         )
 
+    processes = processes_for(config.processes)
+    if processes > 1:
+        return train_together(work, rounds, config, parent, directory, processes, tell)
     return train_adapter(
         data.samples,
         config,

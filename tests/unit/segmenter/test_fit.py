@@ -1,4 +1,4 @@
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from casebook.errors import ConfigError, TrainingError
 from segmenter.fit import FitResult, Progress, TrainConfig, fit
+from segmenter.steps import WHOLE, Part
 
 CONFIG = TrainConfig(lr=0.05, seed=3, log_every=2, checkpoint_every=4, warmup=0.1, weight_decay=0.0)
 
@@ -138,3 +139,86 @@ def test_minutes_end_a_run(tmp_path: Path) -> None:
     result = fit(module, loss, batch, config, steps=None, directory=tmp_path)
     assert result.steps >= 1
     assert result.seconds >= 0.12
+
+
+def parted(
+    module: nn.Module, most_rows: int, counts: list[int]
+) -> Callable[[Tensor, torch.Generator, Part], Mapping[str, Tensor]]:
+    """Fits the same line in parts; more rows at once ask for more memory than there is."""
+
+    def loss(x: Tensor, generator: torch.Generator, part: Part) -> Mapping[str, Tensor]:
+        rows = part.rows(len(x))
+        counts.append(part.count)
+        if rows.stop - rows.start > most_rows:
+            torch.empty(2**60)
+        error = module(x[rows])[:, 0] - (x[rows, 0] - x[rows, 1])
+        return {"loss": (error**2).sum() / len(x)}
+
+    return loss
+
+
+def run_parted(module: nn.Module, directory: Path, most_rows: int, counts: list[int]) -> FitResult:
+    loss = parted(module, most_rows, counts)
+    return fit(
+        module,
+        lambda x, generator: loss(x, generator, WHOLE),
+        batch,
+        CONFIG,
+        steps=5,
+        directory=directory,
+        part_loss=loss,
+    )
+
+
+def test_out_of_memory_halves_the_batch_once_and_changes_nothing_else(tmp_path: Path) -> None:
+    whole, halves = line(), line()
+    counts: list[int] = []
+    run_parted(whole, tmp_path / "whole", 8, [])
+    run_parted(halves, tmp_path / "halves", 4, counts)
+    assert counts == [1, *(2 for _ in range(10))]
+    assert torch.allclose(whole.weight, halves.weight, atol=1e-6)
+
+
+def test_out_of_memory_in_halves_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"out of memory in 2 parts.*lower train\.batch"):
+        run_parted(line(), tmp_path, 2, [])
+    indivisible = line()
+
+    def loss(x: Tensor, generator: torch.Generator) -> Mapping[str, Tensor]:
+        return {"loss": indivisible(torch.empty(2**60)).sum()}
+
+    with pytest.raises(TrainingError, match="out of memory in 1 parts"):
+        fit(indivisible, loss, batch, CONFIG, steps=1, directory=tmp_path / "other")
+
+
+def test_parts_cover_every_row_once() -> None:
+    for n in range(12):
+        for count in range(1, 6):
+            rows = [i for k in range(count) for i in range(n)[Part(k, count).rows(n)]]
+            assert rows == list(range(n))
+
+
+def test_a_loss_that_is_not_finite_names_its_batch(tmp_path: Path) -> None:
+    module = line()
+
+    def loss(x: Tensor, generator: torch.Generator) -> Mapping[str, Tensor]:
+        return {"loss": (module(x) * (torch.nan if (x == batch(2)).all() else 1.0)).sum()}
+
+    with pytest.raises(TrainingError, match=r"step 2 \(frames 2\).*Look at that batch"):
+        fit(
+            module,
+            loss,
+            batch,
+            CONFIG,
+            steps=5,
+            directory=tmp_path,
+            names=lambda step: f"frames {step}",
+        )
+    with safe_open(tmp_path / "step-00000002.safetensors", framework="pt") as stored:
+        assert torch.isfinite(stored.get_tensor("weight.weight")).all()
+
+
+def test_data_parallel_is_refused(tmp_path: Path) -> None:
+    module = nn.DataParallel(line())
+    with pytest.raises(ConfigError, match="DataParallel breaks"):
+        fit(module, lambda x, g: {}, batch, CONFIG, steps=1, directory=tmp_path)
