@@ -54,10 +54,42 @@ class JobEffort(Document):
     seconds: float = Field(ge=0)
 
 
+class Share(Document):
+    """A part of a round's work: one annotator's, or that on one vessel."""
+
+    name: str
+    cases: int = Field(ge=0)
+    seconds: float = Field(ge=0)
+    """A job's time is shared out evenly among its cases."""
+    accepted: int = Field(default=0, ge=0)
+    refined: int = Field(default=0, ge=0)
+    added: int = Field(default=0, ge=0)
+    deleted: int = Field(default=0, ge=0)
+    rejected: int = Field(default=0, ge=0)
+    """Frames."""
+
+    @property
+    def acceptance(self) -> float | None:
+        """Proposals kept untouched, as a fraction of all; nothing where there were none."""
+        proposals = self.accepted + self.refined + self.deleted
+        return self.accepted / proposals if proposals else None
+
+
+class Agreement(Document):
+    """How far people who did the same job agree on a label."""
+
+    label: str
+    pairs: int = Field(ge=1)
+    """Pairs of people on one frame, of whom at least one drew the label."""
+    dice_mean: float = Field(ge=0, le=1)
+    dice_min: float = Field(ge=0, le=1)
+
+
 class Effort(Document):
     """Time spent on a round."""
 
-    schema_: Literal[1] = Field(default=1, alias="schema", serialization_alias="schema")
+    schema_: Literal[1, 2] = Field(default=2, alias="schema", serialization_alias="schema")
+    """1 had the jobs alone: no shares, agreement or interval."""
     round: int = Field(ge=1)
     jobs: tuple[JobEffort, ...] = ()
     source: Literal["working time events", "job dates"]
@@ -65,6 +97,12 @@ class Effort(Document):
     is_simulated: bool = False
     """Whether a simulated expert's seconds stand in for a person's."""
     baseline_s_per_case: float = Field(default=BASELINE_S_PER_CASE, gt=0)
+    hours_saved_ci95: tuple[float, float] | None = None
+    """By bootstrap over jobs; nothing where there are fewer than two."""
+    annotators: tuple[Share, ...] = ()
+    vessels: tuple[Share, ...] = ()
+    agreement: tuple[Agreement, ...] = ()
+    """Where jobs were done more than once."""
 
     @property
     def cases(self) -> int:

@@ -29,7 +29,7 @@ from tenacity import (
 
 from casebook.errors import AccessError, RemoteError, UnreachableError
 from casebook.labels import LabelSet
-from cvat_sync import answers
+from cvat_sync import answers, jobs
 from cvat_sync.labels import label_specs
 from cvat_sync.remote import (
     PLAIN,
@@ -318,6 +318,14 @@ class CvatGateway:
             self._read(f"frames of task {task_id}", f"/api/tasks/{task_id}/data/meta")
         )
         return tuple(str(frame["name"]) for frame in meta["frames"])
+
+    def deleted_frames(self, task_id: int) -> tuple[int, ...]:
+        """Positions of the frames somebody has deleted from a task."""
+        return jobs.deleted_frames(self, task_id)
+
+    def job_frames(self, job_id: int) -> tuple[int, ...]:
+        """Positions in the task of a job's frames; those of a ground truth job are scattered."""
+        return jobs.frames_of(self, job_id)
 
     def jobs(self, task_id: int) -> tuple[RemoteJob, ...]:
         """The annotation jobs of a task, by id."""

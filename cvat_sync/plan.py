@@ -104,8 +104,16 @@ def plan_push(
     manifest_sha256: str,
     proposals: Proposals,
     config: ExchangeConfig,
+    runs: Sequence[Sequence[str]] = (),
 ) -> PushPlan:
     """What pushing a round would do.
+
+    Args:
+        manifest: What the round works on.
+        manifest_sha256: Its digest: part of each task's key.
+        proposals: What is proposed.
+        config: How the round is cut.
+        runs: File names of whole cines, each a task of one job; by default the manifest's frames.
 
     Raises:
         DataError: a proposal is for a frame the manifest has not, or a label it does not know.
@@ -113,8 +121,9 @@ def plan_push(
     _check(manifest, proposals)
     names = sorted(case.at.file_name for case in manifest.cases)
     stem = f"angioloop:round-{manifest.round:02d}:{manifest_sha256[:KEY_DIGITS]}"
-    parts = _parts(names, config.frames_per_task)
-    per_task = n_jobs(config.frames_per_task, config.frames_per_job)
+    parts = [list(run) for run in runs] or _parts(names, config.frames_per_task)
+    per_job = max(map(len, runs), default=config.frames_per_job)
+    per_task = 1 if runs else n_jobs(config.frames_per_task, per_job)
     tasks = tuple(
         PlannedTask(
             key=f"{stem}:{number:03d}",
@@ -133,7 +142,7 @@ def plan_push(
         project=config.project or f"angioloop {manifest.labels.name}",
         project_key=project_key(manifest.labels, config.project),
         legacy_key=project_key(manifest.labels),
-        frames_per_job=config.frames_per_job,
+        frames_per_job=per_job,
         tasks=tasks,
         labels=dict(counts),
         n_empty=sum(not proposals.count(name) for name in names),
@@ -148,8 +157,8 @@ def plan_push(
     )
 
 
-def _parts(names: Sequence[str], size: int) -> list[Sequence[str]]:
-    return [names[start : start + size] for start in range(0, len(names), size)]
+def _parts(names: Sequence[str], size: int) -> list[list[str]]:
+    return [list(names[start : start + size]) for start in range(0, len(names), size)]
 
 
 def _check(manifest: Manifest, proposals: Proposals) -> None:

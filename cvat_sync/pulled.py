@@ -52,11 +52,18 @@ class PulledNote(Document):
 class PulledJob(Document):
     """A completed job."""
 
-    schema_: Literal[1] = Field(default=1, alias="schema", serialization_alias="schema")
+    schema_: Literal[1, 2] = Field(default=2, alias="schema", serialization_alias="schema")
+    """1 had ordinary jobs only: neither `kind`, `parent_id` nor `frames`."""
     job_id: int
     task_id: int
+    kind: str = "annotation"
+    """`annotation`, `ground_truth` or `consensus_replica`."""
+    parent_id: int | None = None
+    """Of a replica: the job it repeats."""
     start_frame: int
     stop_frame: int
+    frames: tuple[int, ...] | None = None
+    """Positions in the task, where they are not all from start to stop."""
     annotator: str | None
     created: datetime
     updated: datetime
@@ -64,6 +71,13 @@ class PulledJob(Document):
     tags: tuple[PulledTag, ...]
     notes: tuple[PulledNote, ...]
     n_tracks: int
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """Positions in the task of the frames this job is about."""
+        if self.frames is not None:
+            return self.frames
+        return tuple(range(self.start_frame, self.stop_frame + 1))
 
 
 def job_path(folder: RoundFolder, job_id: int) -> Path:
@@ -76,8 +90,12 @@ def pulled_job(
     drawn: RemoteAnnotations,
     issues: Sequence[RemoteIssue],
     labels: Sequence[RemoteLabel],
+    frames: tuple[int, ...] | None = None,
 ) -> PulledJob:
-    """A job and what is drawn in it, with labels and attributes by name."""
+    """A job and what is drawn in it, with labels and attributes by name.
+
+    `frames` are its positions in the task, where they are scattered.
+    """
     known = {label.id: label for label in labels}
     specs = {spec: name for label in labels for name, spec in label.attributes.items()}
 
@@ -90,6 +108,9 @@ def pulled_job(
     return PulledJob(
         job_id=job.id,
         task_id=job.task_id,
+        kind=job.kind,
+        parent_id=job.parent_id,
+        frames=frames,
         start_frame=job.start_frame,
         stop_frame=job.stop_frame,
         annotator=job.annotator,

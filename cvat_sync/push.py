@@ -14,6 +14,7 @@ from casebook.catalogue import Catalogue
 from casebook.documents import append_line, read_lines, sha256_of_file, write_document
 from casebook.errors import DataError, DeidError
 from casebook.rounds import Manifest, RoundFolder
+from cvat_sync.cines import frame_paths
 from cvat_sync.plan import PushPlan
 from cvat_sync.proposals import Proposals
 from cvat_sync.pushed import JOURNAL, Pushed, PushedTask, need_pushed
@@ -93,7 +94,7 @@ def push(
     """
     catalogue = Catalogue(folder.home)
     check_frames(manifest, catalogue)
-    paths = {case.at.file_name: catalogue.frame_path(case.at) for case in manifest.cases}
+    paths = frame_paths([name for task in plan.tasks for name in task.frames], catalogue)
     for left_behind in folder.path.glob(f"{LINKS}*"):  # by a push that was killed
         shutil.rmtree(left_behind)
     proposals = Proposals(folder.file("proposals.coco.json"))

@@ -5,6 +5,7 @@ from casebook.catalogue import Catalogue
 from casebook.corrections import Corrections
 from casebook.documents import read_document
 from casebook.rounds import RoundFolder
+from cvat_sync.cines import frame_sizes
 from cvat_sync.comment import Comment, CommentPlan, comments_on, plan_comments
 from cvat_sync.compile import compile_round
 from cvat_sync.errands import Errand, given_path_name
@@ -76,11 +77,9 @@ def _state(
         pulled_job(job, gateway.job_annotations(job.id), gateway.issues(job.id), labels)
         for job in jobs
     ]
-    catalogue, manifest = Catalogue(folder.home), folder.manifest()
-    sizes = {}
-    for entry in manifest.cases:
-        case = catalogue.get(entry.at.case_id)
-        sizes[entry.at.file_name] = (case.height_px, case.width_px)
+    manifest = folder.manifest()
+    names = {name for task in pushed.tasks for name in task.frames}
+    sizes = frame_sizes(names, Catalogue(folder.home))
     proposals = read_annotations(folder.file("proposals.coco.json"))
     compiled = compile_round(manifest, pushed, proposals, pulled, sizes)
     return compiled.annotations, compiled.corrections

@@ -189,6 +189,12 @@ class Gateway(Protocol):
     def frame_names(self, task_id: int) -> tuple[str, ...]:
         """File names of a task's frames, in frame order."""
 
+    def deleted_frames(self, task_id: int) -> tuple[int, ...]:
+        """Positions of the frames somebody has deleted from a task."""
+
+    def job_frames(self, job_id: int) -> tuple[int, ...]:
+        """Positions in the task of a job's frames; those of a ground truth job are scattered."""
+
     def jobs(self, task_id: int) -> tuple[RemoteJob, ...]:
         """The annotation jobs of a task, by id."""
 

@@ -38,7 +38,7 @@ class WatchConfig(Document):
     """When the watch acts on its own."""
 
     min_cases: int | None = Field(default=None, ge=1)
-    """Completed frames that start the pull; by default all of the round."""
+    """Completed cases that start the pull; by default all of the round."""
     train: bool = True
     """Whether a round the watch has pulled is trained at once."""
     window_s: float = Field(default=900.0, gt=0)
@@ -65,6 +65,9 @@ class ExchangeConfig(Document):
 
     project: str | None = None
     """Name of the project; by default `angioloop` and the label set's name."""
+    form: Literal["frames", "cines"] = "frames"
+    """frames: the frames to annotate, some to a task. cines: a task for each case, its whole run
+    in order as one job, so that annotators see the motion."""
     frames_per_task: int = Field(default=25, ge=1)
     frames_per_job: int = Field(default=5, ge=1)
     """What one annotator takes at a time."""
@@ -86,6 +89,8 @@ class ExchangeConfig(Document):
     def _possible(self) -> "ExchangeConfig":
         if self.replicas == 1:
             raise ValueError("replicas is 1; CVAT takes 0 (none) or 2 and more")
+        if self.form == "cines" and self.validation is not None:
+            raise ValueError("a cine is one job, from which CVAT takes no validation frames")
         if self.replicas and self.validation is not None and self.validation.mode == "honeypots":
             raise ValueError("replicas and honeypots exclude each other; choose one")
         if len(set(self.assignees)) != len(self.assignees):
@@ -136,15 +141,15 @@ def read_address() -> str:
     return url
 
 
-def read_access() -> Access:
-    """Address and credentials: from the environment, else a token from the keyring.
+def read_access(token: str | None = None) -> Access:
+    """Address and credentials: a token given, from the environment, else from the keyring.
 
     Raises:
         ConfigError: the address or all kinds of credentials are missing, or the certificates.
     """
     url = read_address()
     place = Access(url=url, organisation=_text(ORGANISATION_VARIABLE), ca_file=_ca_file())
-    token = _text(TOKEN_VARIABLE)
+    token = token or _text(TOKEN_VARIABLE)
     if token is not None:
         return place.with_(token=token)
     user, password = _text(USER_VARIABLE), os.environ.get(PASSWORD_VARIABLE, "")

@@ -20,6 +20,7 @@ from casebook.errors import AngioloopError
 from casebook.home import Home, locked
 from casebook.rounds import Event, RoundFolder
 from cvat_sync import dispatch
+from cvat_sync.cines import n_cases
 from cvat_sync.pull import is_complete, list_jobs, pull
 from cvat_sync.pushed import Pushed, need_pushed
 from cvat_sync.remote import Gateway
@@ -53,9 +54,9 @@ class Sight(Document):
     """The round watched, if any is pushed."""
     stage: Literal["idle", "waiting", "pulled by hand", "pulling", "training", "done", "failed"]
     completed: int = 0
-    """Frames of completed jobs."""
+    """Cases of completed jobs."""
     needed: int = 0
-    """Completed frames that start the pull."""
+    """Completed cases that start the pull."""
     problem: str | None = None
     """What stands in the way, and what to do."""
     at: datetime
@@ -177,9 +178,13 @@ class Watch:
         config, pushed = self._place.config, need_pushed(folder)
         with self._connect() as gateway:
             jobs = list_jobs(gateway, pushed, config.parallel)
-            total = len({name for task in pushed.tasks for name in task.frames})
-            completed = sum(
-                job.stop_frame - job.start_frame + 1 for job in jobs if is_complete(job)
+            frames = {task.task_id: task.frames for task in pushed.tasks}
+            total = n_cases(name for names in frames.values() for name in names)
+            completed = n_cases(
+                name
+                for job in jobs
+                if is_complete(job)
+                for name in frames[job.task_id][job.start_frame : job.stop_frame + 1]
             )
             needed = min(config.watch.min_cases or total, total)
             is_whole = all(map(is_complete, jobs))

@@ -13,6 +13,8 @@ from casebook.errors import AngioloopError
 from casebook.rounds import Event
 
 F = TypeVar("F", bound=Callable[..., Any])
+_SYSTEM_EXIT = 74
+"""What the system refuses us. Source: sysexits.h, EX_IOERR."""
 
 
 class Commands(click.Group):
@@ -25,6 +27,14 @@ class Commands(click.Group):
         except AngioloopError as problem:
             click.echo(f"Error: {problem}", err=True)
             sys.exit(problem.exit_code)
+        except OSError as problem:  # disk full, no permission, a folder that went away
+            where = f"{problem.filename}: " if problem.filename else ""
+            click.echo(
+                f"Error: {where}{problem.strerror or problem}; make room or give access, then run "
+                "the same command again: what was done so far is kept",
+                err=True,
+            )
+            sys.exit(_SYSTEM_EXIT)
 
 
 in_home = click.option("--home", type=click.Path(path_type=Path), help="The workspace.")

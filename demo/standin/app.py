@@ -104,8 +104,8 @@ def create_app(settings: Settings, on_ready: Callable[[], None] | None = None) -
         projects.routes(store),
         labels.routes(store),
         tasks.routes(store),
+        frames.routes(store),  # before the uploads, whose last path part may be any word
         uploads.routes(store, queue),
-        frames.routes(store),
         jobs.routes(store),
         annotations.routes(store),
         issues.routes(store),

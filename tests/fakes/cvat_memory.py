@@ -110,6 +110,9 @@ class MemoryCvat(Gateway):
     def all_jobs(self, task_id: int) -> tuple[RemoteJob, ...]:
         return self.jobs(task_id)
 
+    def deleted_frames(self, task_id: int) -> tuple[int, ...]:
+        return ()
+
     def labels(self, project_id: int) -> tuple[RemoteLabel, ...]:
         assert project_id == self.project_id
         return self._labels

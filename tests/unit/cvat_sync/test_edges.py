@@ -68,6 +68,12 @@ class SmallCvat:
     def frame_names(self, task_id: int) -> tuple[str, ...]:
         return ()
 
+    def deleted_frames(self, task_id: int) -> tuple[int, ...]:
+        return ()
+
+    def job_frames(self, job_id: int) -> tuple[int, ...]:
+        return ()
+
     def jobs(self, task_id: int) -> tuple[RemoteJob, ...]:
         return tuple(job for job in self._jobs if job.task_id == task_id)
 

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from casebook.corrections import Effort, Share
 from cvat_sync.effort import effort_from_dates, effort_from_events, lines
 from cvat_sync.remote import RemoteJob, WorkingTime
 
@@ -41,3 +42,34 @@ def test_no_job_is_no_time() -> None:
     effort = effort_from_dates(2, [])
     assert (effort.seconds, effort.cases) == (0, 0)
     assert "0 cases" in lines(effort)[0]
+
+
+def test_the_interval_of_hours_saved_holds_the_figure_and_is_wider_for_uneven_jobs() -> None:
+    even = effort_from_dates(2, [job(number, 600, frames=4) for number in range(10)])
+    uneven = effort_from_dates(2, [job(number, 120.0 * number, frames=4) for number in range(10)])
+    for effort in (even, uneven):
+        assert effort.hours_saved_ci95 is not None
+        low, high = effort.hours_saved_ci95
+        assert low - 1e-9 <= effort.hours_saved <= high + 1e-9
+    assert even.hours_saved_ci95 == pytest.approx((even.hours_saved, even.hours_saved))
+    assert "95 % interval" in "\n".join(lines(uneven))
+
+
+def test_one_job_has_no_interval() -> None:
+    assert effort_from_dates(2, [job(1, 60)]).hours_saved_ci95 is None
+
+
+def test_dates_are_said_to_be_an_upper_bound_and_shares_are_a_table() -> None:
+    share = Share(name="annotator-3", cases=4, seconds=240, accepted=3, refined=1, rejected=1)
+    effort = effort_from_dates(2, [job(1, 60)]).with_(annotators=(share,))
+    text = "\n".join(lines(effort))
+    assert "upper bound" in text
+    assert (
+        "annotator-3            4    60.0         3        1      0        0         1   75%"
+        in text
+    )
+
+
+def test_an_effort_of_the_first_schema_is_still_read() -> None:
+    old = {"schema": 1, "round": 2, "jobs": [], "source": "job dates"}
+    assert Effort.model_validate(old).annotators == ()
