@@ -12,6 +12,7 @@ import click
 from angio.commands.deid import deid
 from angio.commands.exports import export
 from angio.commands.imports import import_
+from angio.commands.lineage import check, diff
 from angio.commands.options import Commands, bar, home_option, json_option, open_catalogue
 from angio.importing import spacing_text
 from angio.phantoms.study import write_study
@@ -26,6 +27,8 @@ def main() -> None:
 main.add_command(import_)
 main.add_command(deid)
 main.add_command(export)
+main.add_command(check)
+main.add_command(diff)
 
 
 @main.command("list")
