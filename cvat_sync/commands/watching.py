@@ -4,16 +4,19 @@ import logging
 import socket
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from casebook.errors import ConfigError
 from casebook.home import Home, locked
-from cvat_sync import watch as watching
 from cvat_sync.commands.options import any_round, in_home, with_conf
 from cvat_sync.deliveries import Inbox, read_secret
 from cvat_sync.pushed import need_pushed
 from cvat_sync.settings import read_access, read_exchange
+
+if TYPE_CHECKING:  # it loads the queue's library, which showing help does not need
+    from cvat_sync.watch import Place
 
 PORT = 8070
 
@@ -61,7 +64,9 @@ def watch(
     """
     if poll_s is not None and address is not None:
         raise ConfigError("--poll takes no deliveries and --register asks for them; give one")
-    place = watching.Place(Home.resolve(home), conf, read_exchange(conf), number)
+    from cvat_sync.watch import Place
+
+    place = Place(Home.resolve(home), conf, read_exchange(conf), number)
     secret = None if poll_s is not None else read_secret()
     read_access()
     with locked(place.home.root / "watch" / ".lock", "a watch of this workspace"):
@@ -70,11 +75,12 @@ def watch(
         _serve(place, host, port, poll_s, secret)
 
 
-def _register(place: watching.Place, address: str, secret: str) -> None:
+def _register(place: "Place", address: str, secret: str) -> None:
     from cvat_sync.gateway import CvatGateway
+    from cvat_sync.watch import watched
     from cvat_sync.webhooks import register
 
-    folder = watching.watched(place.home, place.number)
+    folder = watched(place.home, place.number)
     if folder is None:
         raise ConfigError("no round is pushed yet; push one, then register its project's webhook")
     pushed = need_pushed(folder)
@@ -83,13 +89,12 @@ def _register(place: watching.Place, address: str, secret: str) -> None:
     click.echo(f"webhook {made.id} of project {pushed.project_id} sends to {address}", err=True)
 
 
-def _serve(
-    place: watching.Place, host: str, port: int, poll_s: float | None, secret: str | None
-) -> None:
+def _serve(place: "Place", host: str, port: int, poll_s: float | None, secret: str | None) -> None:
     import uvicorn
 
     from cvat_sync.gateway import CvatGateway
     from cvat_sync.receiver import PATH, create_app
+    from cvat_sync.watch import SAFETY_S, Watch, tasks_by_project
 
     logging.basicConfig(
         level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(message)s"
@@ -99,14 +104,14 @@ def _serve(
         inbox = Inbox(
             place.home.root / "watch" / "deliveries.jsonl",
             secret,
-            lambda: watching.tasks_by_project(place.home, place.number),
+            lambda: tasks_by_project(place.home, place.number),
             window_s=place.config.watch.window_s,
         )
-    watch_ = watching.Watch(
+    watch_ = Watch(
         place,
         # Logged in anew for each look: a token that was renewed is read again.
         lambda: CvatGateway(read_access()),
-        poll_s=poll_s if poll_s is not None else watching.SAFETY_S,
+        poll_s=poll_s if poll_s is not None else SAFETY_S,
     )
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
