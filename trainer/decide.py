@@ -4,10 +4,12 @@ from datetime import UTC, datetime
 
 from casebook.documents import read_document, write_document
 from casebook.rounds import RoundFolder
+from trainer.calibration import calibrated
 from trainer.evaluate import read_evaluation
 from trainer.gate import Scored, compare
 from trainer.results import Decision, Promotion
 from trainer.scores import RoundEvaluation
+from trainer.teachers import load_teacher_of
 from trainer.work import Work
 
 
@@ -50,6 +52,12 @@ def promote(work: Work) -> str:
     decision = read_decision(folder)
     if not folder.has("promotion.json"):
         if decision.promote and work.registry.promoted() != decision.candidate:
+            name = decision.candidate
+            # Before the pointer moves: the functions load the model with its calibration.
+            said = calibrated(
+                work, name, lambda: load_teacher_of(work, name), folder.manifest().labels
+            )
+            work.progress("promote", f"{name}: {said}")
             work.registry.promote(
                 decision.candidate, f"round {folder.number:02d}: {decision.reasons[0]}"
             )
