@@ -21,7 +21,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorag
 from casebook.cases import PixelSpacing
 from casebook.errors import DataError
 
-METHOD = "angioloop: rendered frame without its header (after DICOM PS3.15 Annex E)"
+METHOD = "angioloop: picture without its header (after PS3.15 Annex E)"
 MANUFACTURER = "angioloop"
 _PRIVATE_SCHEME = "99ANGIOLOOP"
 _CALIBRATIONS = {"calibrated": "FIDUCIAL", "isocentre": "GEOMETRY"}
@@ -142,7 +142,8 @@ def write_frame(
     ds.PatientIdentityRemoved, ds.DeidentificationMethod = "YES", METHOD
     ds.Modality, ds.ConversionType, ds.Manufacturer = "XA", "WSD", MANUFACTURER
     ds.ImageType = ["DERIVED", "SECONDARY"]
-    ds.SeriesNumber, ds.InstanceNumber, ds.PatientOrientation = 1, 1, ""
+    ds.SeriesNumber, ds.InstanceNumber = 1, 1
+    ds.PatientOrientation = ds.Laterality = ""
     if spacing is not None:
         pair = [f"{spacing.row_mm:.6g}", f"{spacing.col_mm:.6g}"]
         if spacing.source in _CALIBRATIONS:
@@ -211,4 +212,5 @@ def write_seg(
             content_description="Masks of coronary angiography",
         )
     seg.PatientIdentityRemoved, seg.DeidentificationMethod = "YES", METHOD
+    seg.PatientOrientation = ""
     seg.save_as(path)

@@ -1,5 +1,7 @@
 """DICOM SEG read back by highdicom and pydicom: the same masks, coded, of nobody."""
 
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,6 +76,18 @@ def test_masks_come_back_equal_and_refer_to_the_frame_beside_them(
     assert np.array_equal(frame.pixel_array, pixels)
     assert [float(side) for side in frame.PixelSpacing] == [0.3, 0.2]
     assert frame.PixelSpacingCalibrationType == "FIDUCIAL"
+
+
+@pytest.mark.skipif(
+    shutil.which("dciodvfy") is None, reason="dciodvfy (package dicom3tools) is not installed"
+)
+def test_an_independent_checker_finds_no_error(home: Home, tmp_path: Path) -> None:
+    write_segs(home, tmp_path / "seg", EXPERT)
+    paths = sorted((tmp_path / "seg").glob("*.dcm"))
+    assert len(paths) == 8
+    for path in paths:
+        told = subprocess.run(["dciodvfy", str(path)], capture_output=True, text=True, check=False)
+        assert "Error" not in told.stdout + told.stderr
 
 
 def test_segments_are_coded_and_say_who_made_them(home: Home, tmp_path: Path) -> None:
