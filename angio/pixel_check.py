@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import UInt8, UInt16
 
-from angio.burned_text import Box, find_text, merged
+from angio.burned_text import find_text, merged
+from angio.letters import Box
 from angio.review import Desk
 from casebook.errors import DeidError
 

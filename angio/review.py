@@ -18,8 +18,8 @@ from jaxtyping import UInt8
 from PIL import Image
 from pydantic import Field
 
-from angio.burned_text import Box
 from angio.deident import read_relink
+from angio.letters import Box
 from casebook.documents import Document, append_line, read_document, read_lines, sha256_of
 from casebook.documents import write_bytes as write_file
 from casebook.errors import DataError, StateError

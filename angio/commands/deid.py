@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from angio.burned_text import Box
 from angio.commands.options import home_option, json_option
+from angio.letters import Box
 from angio.review import Outcome, crop_paths, read_held, rule, suspected
 from casebook.errors import ConfigError
 from casebook.home import Home
