@@ -204,7 +204,8 @@ def write_xa(
     ds.PixelRepresentation = 0
     ds.WindowCenter, ds.WindowWidth = str(2 ** (bits - 1)), str(2**bits)
     if syntax == "jpeg-ls":
-        ds.compress(JPEGLSLossless, pixels, encoding_plugin="pyjpegls", generate_instance_uid=False)
+        run = pixels if len(pixels) > 1 else pixels[0]
+        ds.compress(JPEGLSLossless, run, encoding_plugin="pyjpegls", generate_instance_uid=False)
     elif syntax in _CODED:
         meta.TransferSyntaxUID, encode = _CODED[syntax]
         ds.PixelData = encapsulate([encode(picture, bits) for picture in pixels])

@@ -60,6 +60,8 @@ def test_a_lossless_syntax_comes_back_bit_for_bit(
     assert cine.bits == bits
     np.testing.assert_array_equal(cine.pixels, _pixels(bits))
     np.testing.assert_array_equal(read_cine(path, [2, 0]).pixels, _pixels(bits)[[2, 0]])
+    write_xa(path, HEADER, _pixels(bits, 1), syntax=syntax, bits=bits)
+    np.testing.assert_array_equal(read_cine(path).pixels, _pixels(bits, 1))
 
 
 def _lj92(picture: np.ndarray, bits: int) -> bytes:
