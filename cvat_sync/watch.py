@@ -6,7 +6,7 @@ where it was. Knows neither webhooks nor the command line.
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,10 +20,12 @@ from casebook.errors import AngioloopError
 from casebook.home import Home, locked
 from casebook.rounds import Event, RoundFolder
 from cvat_sync import dispatch
+from cvat_sync.boxes import answered, drawn_boxes, give_back
 from cvat_sync.cines import n_cases
 from cvat_sync.pull import is_complete, list_jobs, pull
+from cvat_sync.pulled import PulledJob
 from cvat_sync.pushed import Pushed, need_pushed
-from cvat_sync.remote import Gateway
+from cvat_sync.remote import RemoteLabel, Server
 from cvat_sync.settings import ExchangeConfig
 
 STATE = "watch.json"
@@ -100,7 +102,7 @@ class Watch:
     def __init__(
         self,
         place: Place,
-        connect: Callable[[], AbstractContextManager[Gateway]],
+        connect: Callable[[], AbstractContextManager[Server]],
         *,
         poll_s: float = SAFETY_S,
         request: Callable[..., None] = dispatch.request,
@@ -196,26 +198,38 @@ class Watch:
         return True
 
     def _pull_now(
-        self, folder: RoundFolder, pushed: Pushed, gateway: Gateway, *, is_whole: bool
+        self, folder: RoundFolder, pushed: Pushed, gateway: Server, *, is_whole: bool
     ) -> None:
         with locked(folder.file(".pull.lock"), f"a pull of round {folder.number:02d}"):
             if folder.has("annotations.coco.json"):  # somebody was faster
                 return
             _write_state(folder, "pulling")
+
+            def to_masks(
+                jobs: Sequence[PulledJob], labels: Sequence[RemoteLabel]
+            ) -> tuple[int, ...]:
+                found = drawn_boxes(pushed, folder.manifest().labels, jobs)
+                known = answered(folder, found, lambda name: self._ask(folder, {"boxes": name}))
+                return give_back(gateway, found, known, labels)
+
             pull(
                 folder,
                 pushed,
                 gateway,
                 parallel=self._place.config.parallel,
                 allow_incomplete=not is_whole,
+                give_back=to_masks,
             )
         _log.info("watch: round %02d is pulled", folder.number)
+
+    def _ask(self, folder: RoundFolder, steps: Mapping[str, str]) -> None:
+        self._request(folder, steps, self._place.conf, _show)
 
     def _train(self, folder: RoundFolder) -> Sight:
         _write_state(folder, "training")
         self._see("training", folder=folder)
         try:
-            self._request(folder, dispatch.TRAINING, self._place.conf, _show)
+            self._ask(folder, dispatch.TRAINING)
         except dispatch.RequestedStepError as problem:
             advice = f"{problem}. Then run `make train ROUND={folder.number}`"
             _write_state(folder, "failed", advice)

@@ -11,12 +11,12 @@ from cvat_sync.pushed import Pushed, PushedTask
 from cvat_sync.remote import (
     CONFIDENCE,
     MODEL_ID,
-    Gateway,
     RemoteAnnotations,
     RemoteIssue,
     RemoteJob,
     RemoteLabel,
     RemoteShape,
+    Server,
     WorkingTime,
 )
 from tests.fakes.cvat_round import bar
@@ -26,7 +26,7 @@ URL = "http://cvat"
 PER_TASK = 2
 
 
-class MemoryCvat(Gateway):
+class MemoryCvat(Server):
     """Tasks of two frames, one job a frame; what is drawn are the proposals, until changed."""
 
     project_id = 4

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ class Trainer:
         self.failure = failure
 
     def __call__(self, folder: RoundFolder, steps: object, conf: Path, show: object) -> None:
-        assert steps == dispatch.TRAINING
+        if steps != dispatch.TRAINING:
+            raise UnreachableError(f"asked for {steps}")
         self.asked.append(folder.number)
         if self.failure is not None:
             raise self.failure
@@ -199,6 +201,16 @@ def test_what_stands_in_the_way_is_seen_and_the_watch_lives_on(
     assert watch.sight.problem is None
     watch.stop()
     until(lambda: not watch.is_alive)
+
+
+def test_rectangles_are_asked_to_become_masks(folder: RoundFolder, cvat: MemoryCvat) -> None:
+    cvat.complete(5)
+    job_id = cvat.jobs(cvat.task_ids[0])[0].id
+    (mask,) = cvat.drawn[job_id]
+    box = replace(mask, type="rectangle", points=(4.0, 9.0, 35.0, 14.0), source="manual")
+    cvat.drawn[job_id] = [box]
+    with pytest.raises(UnreachableError, match=r"asked for .'boxes': "):
+        watch_of(folder, cvat, Trainer()).look()
 
 
 def test_damaged_masks_stop_the_pull_with_their_names(
