@@ -4,15 +4,16 @@ Millimetres are given only with a spacing, whose source comes along; else px. Kn
 or models.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Float64, UInt8, UInt16
 from pydantic import Field
+from scipy import ndimage
 from scipy.signal import savgol_filter
 
 from angio.lumen import lumen_px
-from angio.vessels import Centreline, centreline, diameters_px
+from angio.vessels import Centreline, centreline, diameters_px, solid
 from casebook.cases import PixelSpacing
 from casebook.documents import Document
 from casebook.errors import QcaError
@@ -27,6 +28,8 @@ LESION_SHARE = 0.95
 """A narrowing reaches to where the lumen is this wide again."""
 PLACE_REACH_PX = 5.0
 """Parabolas over so much vessel on each side smooth the widths, to find the narrowest place."""
+FOLD_MIN_PX = 3
+"""A hole of at least so many pixels in a mask is a fold of its outline, a smaller one a flaw."""
 THROAT_SHARE = 0.7
 """The throat, whose widths give the minimum: this share of the way to half the depth."""
 THROAT_REACH_PX = (4.0, 20.0)
@@ -69,6 +72,8 @@ class Profile:
     along_px: Float64[np.ndarray, " n"]
     diameter_px: Float64[np.ndarray, " n"]
     reference_px: Float64[np.ndarray, " n"]
+    folds_xy: Float64[np.ndarray, "k 2"] = field(default_factory=lambda: np.empty((0, 2)))
+    """Pixels that the mask's outline encloses and leaves out: there the vessel lies over itself."""
 
 
 def stenosis_pct(mld: float, rvd: float) -> float:
@@ -141,7 +146,7 @@ def profile(
     line = Centreline(whole.points_xy[inner], whole.normals_xy[inner])
     widths = rough[inner] if pixels is None else lumen_px(pixels, line, rough[inner])
     along = line.along_px
-    return Profile(line, along, widths, reference_px(along, widths))
+    return Profile(line, along, widths, reference_px(along, widths), _folds_xy(bitmap))
 
 
 def _step_px(found: Profile) -> float:
@@ -174,11 +179,52 @@ def _throat_px(found: Profile, share: Float64[np.ndarray, " n"], at: int) -> flo
     return max(float(bend * offset**2 + slope * offset + level), 0.0)
 
 
+def _folds_xy(bitmap: Bool[np.ndarray, "h w"]) -> Float64[np.ndarray, "k 2"]:
+    numbered, _ = ndimage.label(solid(bitmap) & ~bitmap)
+    large = np.bincount(numbered.ravel()) >= FOLD_MIN_PX
+    large[0] = False
+    return np.argwhere(large[numbered])[:, ::-1].astype(np.float64)
+
+
+def _refuse_folded(found: Profile, at: int) -> None:
+    """Refuse a narrowest place at which the vessel is seen end on."""
+    away_px = np.linalg.norm(found.folds_xy - found.line.points_xy[at], axis=1)
+    if len(away_px) and away_px.min() < found.reference_px[at] / 2:
+        raise QcaError(
+            f"the mask has a hole {away_px.min():.0f} px from the narrowest place, as outlines "
+            "have that fold over themselves where a vessel is seen end on; expected a narrowing "
+            "seen from the side; measure another view, or fill the hole if it is a flaw"
+        )
+
+
+def _healthy_from(share: Float64[np.ndarray, " n"], step_px: float, side: str) -> int:
+    """Where the narrowing ends, in samples from the narrowest place outwards.
+
+    Where nothing reaches `LESION_SHARE`, because the reference runs a little high on that side, the
+    narrowing ends at `HEALTHY_END_SHARE`.
+
+    Raises:
+        QcaError: fewer than `HEALTHY_MIN_PX` of healthy vessel follow.
+    """
+    for wanted in (LESION_SHARE, HEALTHY_END_SHARE):
+        wide = np.flatnonzero(share >= wanted)
+        if not len(wide):
+            continue
+        healthy = share[wide[0] :] >= HEALTHY_END_SHARE
+        if float(healthy.sum()) * step_px >= HEALTHY_MIN_PX:
+            return int(wide[0])
+    raise QcaError(
+        f"less than {HEALTHY_MIN_PX:.0f} px of healthy vessel at the {side} end; draw the segment "
+        "longer"
+    )
+
+
 def find_lesion(found: Profile, spacing: PixelSpacing | None = None) -> Lesion:
     """The narrowest place, relative to the reference, between healthy ends.
 
     Raises:
-        QcaError: fewer than `HEALTHY_MIN_PX` of healthy vessel remain on either side.
+        QcaError: fewer than `HEALTHY_MIN_PX` of healthy vessel remain on either side, or the
+            vessel folds over itself at the narrowest place.
     """
     step = _step_px(found)
     least = int(np.ceil(HEALTHY_MIN_PX / step))
@@ -189,17 +235,9 @@ def find_lesion(found: Profile, spacing: PixelSpacing | None = None) -> Lesion:
         )
     share = _smooth(found) / found.reference_px
     at = least + int(np.argmin(share[least:-least]))
-    wide = share >= LESION_SHARE
-    before = np.flatnonzero(wide[:at])
-    after = np.flatnonzero(wide[at:])
-    start = int(before[-1]) if len(before) else 0
-    end = at + int(after[0]) if len(after) else len(share) - 1
-    for side, healthy in (("first", share[: start + 1]), ("second", share[end:])):
-        if float((healthy >= HEALTHY_END_SHARE).sum()) * step < HEALTHY_MIN_PX:
-            raise QcaError(
-                f"less than {HEALTHY_MIN_PX:.0f} px of healthy vessel at the {side} end; draw the "
-                "segment longer"
-            )
+    _refuse_folded(found, at)
+    start = at - _healthy_from(share[at::-1], step, "first")
+    end = at + _healthy_from(share[at:], step, "second")
     mld, rvd = _throat_px(found, share, at), float(found.reference_px[at])
     length = float(found.along_px[end] - found.along_px[start])
     scale = spacing.mean_mm if spacing else None
@@ -237,6 +275,6 @@ def measure(
         spacing: For millimetres.
 
     Raises:
-        QcaError: too short, no healthy ends, or no vessel there.
+        QcaError: too short, no healthy ends, folded over itself, or no vessel there.
     """
     return find_lesion(profile(pixels, bitmap), spacing)

@@ -8,7 +8,7 @@ whole masks over ours.
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import starmap
 
 import numpy as np
@@ -65,7 +65,7 @@ def _ratio(
     ours: Callable[[Bitmap, Bitmap], float],
     peer: Callable[..., float],
     sample: list[tuple[Bitmap, Bitmap]],
-    theirs: list[tuple[object, object]],
+    theirs: Sequence[tuple[object, ...]],
     repeats: int,
 ) -> float:
     """Seconds of the peer over ours, after their answers were compared."""
@@ -85,7 +85,9 @@ def measure(quick: bool) -> dict[str, float | None]:
         tuple(torch.from_numpy(bitmap[None, None]).float() for bitmap in pair) for pair in sample
     ]
     repeats = 1 if quick else 3
-    compared: dict[str, tuple[Callable[..., float], Callable[..., float], list[object]]] = {
+    compared: dict[
+        str, tuple[Callable[..., float], Callable[..., float], Sequence[tuple[object, ...]]]
+    ] = {
         "iou_ratio_vs_monai": (
             metrics.iou,
             lambda a, b: float(monai.compute_iou(a, b)),

@@ -33,8 +33,8 @@ AIMS = {
     "mld_sd_mm": "<= 0.10",
     "ds_mae_points": "<= 3",
 }
-SEED = 20261121
-"""Lesions of this seed were in no tuning; 9001 is the seed for development."""
+SEED = 20261122
+"""Lesions of this seed were in no tuning; 9001 is the seed for development, 20261121 is used up."""
 COUNT, QUICK_COUNT = 400, 16
 RVD_MM = (1.5, 4.5)
 SEVERITY = (0.20, 0.85)

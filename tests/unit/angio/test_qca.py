@@ -9,6 +9,7 @@ from angio.phantoms.render import render_cine
 from angio.phantoms.scene import draw_patient
 from angio.qca import (
     Lesion,
+    Profile,
     area_stenosis_pct,
     find_lesion,
     measure,
@@ -176,6 +177,30 @@ def test_a_pinhole_in_the_mask_is_no_narrowing() -> None:
     whole = measure(None, bitmap)
     bitmap[99, 60] = False
     assert measure(None, bitmap) == whole
+
+
+def test_an_outline_that_folds_over_the_narrowest_place_is_refused() -> None:
+    folded, elsewhere = _narrowed(0.3), _narrowed(0.3)
+    folded[98:102, 98:101] = False
+    elsewhere[98:102, 50:53] = False
+    with pytest.raises(QcaError, match=r"a hole \d+ px from the narrowest place"):
+        measure(None, folded)
+    assert measure(None, elsewhere) == measure(None, _narrowed(0.3))
+
+
+def test_an_end_that_stays_a_little_below_its_reference_is_healthy() -> None:
+    """One end at 92 % of the other: above what counts as healthy there, below where lesions end."""
+    found = profile(None, _narrowed(0.5))
+    share = np.where(found.along_px > found.along_px[-1] / 2, 0.92, 1.0)
+    level = Profile(
+        found.line,
+        found.along_px,
+        np.minimum(found.diameter_px, 12.0) * share,
+        np.full(len(share), 12.0),
+    )
+    lesion = find_lesion(level)
+    assert lesion.mld_px == pytest.approx(6 * 0.92, abs=0.6)
+    assert lesion.end_xy[0] > lesion.mld_xy[0] or lesion.start_xy[0] > lesion.mld_xy[0]
 
 
 def test_the_bench_measures_its_lesions_and_counts_what_it_refuses() -> None:
