@@ -1,17 +1,24 @@
 """The stand-in processor has the traps of Nuclio's own."""
 
 import json
+import os
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from casebook.errors import ConfigError
 from demo.processor import Limits, Processor, limits_of, serving
+from tests.fakes.broken_requests import BOX
 
-FUNCTION = Path(__file__).resolve().parents[2] / "contract" / "function"
+ROOT = Path(__file__).resolve().parents[3]
+FUNCTION = ROOT / "tests" / "contract" / "function"
 JSON = {"Content-Type": "application/json"}
 
 
@@ -111,3 +118,45 @@ def test_limits_come_from_the_function_yaml(tmp_path: Path) -> None:
 def test_a_folder_without_a_function_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"has no main\.py"):
         Processor(tmp_path)
+
+
+def test_a_function_that_is_killed_comes_back_serving_on_its_port(tmp_path: Path) -> None:
+    shape = {"type": "rectangle", "points": [8, 8, 42, 20]}
+    body = {"image": BOX["image"], "shapes": [shape]}
+    port_file = tmp_path / "port"
+    command = [sys.executable, "-m", "demo.processor", "--restart", "--function", str(FUNCTION)]
+    keeper = subprocess.Popen(
+        [*command, "--port-file", str(port_file)],
+        cwd=ROOT,
+        env={**os.environ, "TEST_FUNCTION_KIND": "tracker"},
+        stderr=subprocess.DEVNULL,
+    )
+
+    def post(request: dict[str, object]) -> httpx.Response:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                url = f"http://127.0.0.1:{port_file.read_text().strip()}/"
+                return httpx.post(url, content=json.dumps(request), headers=JSON, timeout=60)
+            except (httpx.TransportError, FileNotFoundError):
+                assert keeper.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+
+    try:
+        started = post(body).json()
+        known = {"image": body["image"], "states": started["states"]}
+        assert post(known).status_code == 200
+        (worker,) = psutil.Process(keeper.pid).children()
+        worker.kill()
+        worker.wait()
+        again = post(body)
+        assert (again.status_code, again.json()["shapes"]) == (200, started["shapes"])
+        refused = post(known)
+        assert refused.status_code == 409
+        assert "start from a shape again" in refused.json()["error"]
+    finally:
+        (worker,) = psutil.Process(keeper.pid).children()
+        keeper.terminate()
+        keeper.wait(timeout=30)
+    assert not worker.is_running()
