@@ -14,6 +14,8 @@ from angio.commands.exports import export
 from angio.commands.imports import import_
 from angio.commands.lineage import check, diff
 from angio.commands.options import Commands, bar, home_option, json_option, open_catalogue
+from angio.commands.plain_exports import COMMANDS as PLAIN_EXPORTS
+from angio.commands.plain_imports import COMMANDS as PLAIN_IMPORTS
 from angio.importing import spacing_text
 from angio.phantoms.study import write_study
 from casebook.cases import Case, Split
@@ -27,6 +29,10 @@ def main() -> None:
 main.add_command(import_)
 main.add_command(deid)
 main.add_command(export)
+for command in PLAIN_IMPORTS:
+    import_.add_command(command)
+for command in PLAIN_EXPORTS:
+    export.add_command(command)
 main.add_command(check)
 main.add_command(diff)
 
@@ -47,7 +53,11 @@ def list_(home: Path | None, split: str | None, annotated: bool, as_json: bool) 
         split=Split(split) if split else None, annotated=True if annotated else None
     )
     if as_json:
-        click.echo(json.dumps([case.model_dump(mode="json", by_alias=True) for case in cases]))
+        start = "["
+        for case in cases:  # one at a time: a catalogue may be larger than memory
+            click.echo(start + case.model_dump_json(by_alias=True), nl=False)
+            start = ",\n"
+        click.echo("[]" if start == "[" else "]")
         return
     for case in cases:
         click.echo(_line(case))

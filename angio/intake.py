@@ -27,6 +27,7 @@ Progress = Callable[[int, int], None]
 DRY_KEY = bytes(32)
 """Key of a dry run in a workspace that has none: nothing made with it is kept."""
 _VARYING = re.compile(r"(?<!\w)'[^']*'|\"[^\"]*\"|\d+(?:[.,×x]\d+)*")
+_LISTED = re.compile(r"…(?:, …)+")
 
 
 class ImportProblem(Document):
@@ -40,7 +41,7 @@ class ImportProblem(Document):
     @property
     def kind(self) -> str:
         """The message without what differs from row to row: quoted text and numbers."""
-        return _VARYING.sub("…", self.message)
+        return _LISTED.sub("…", _VARYING.sub("…", self.message))
 
 
 class ProblemGroup(Document):

@@ -33,8 +33,9 @@ class PixelSpacing(Document):
     """Distance between the centres of neighbouring rows."""
     col_mm: float = Field(gt=0)
     """Distance between the centres of neighbouring columns."""
-    source: Literal["calibrated", "isocentre", "detector"]
-    """Catheter or fiducial calibration; geometry at the isocentre; the detector plane."""
+    source: Literal["calibrated", "isocentre", "detector", "affine"]
+    """Catheter or fiducial calibration; geometry at the isocentre; the detector plane; the affine
+    of a reconstructed volume."""
 
     @property
     def mean_mm(self) -> float:
@@ -99,7 +100,7 @@ class Case(Document):
     """Keyed pseudonym: the unit of splitting."""
     split: Split
     source: str
-    """Which import brought it: `csv`, `arcade`, `dicom`, `images`."""
+    """Which import brought it: `csv`, `arcade`, `dicom`, `coco`, `yolo`, `images`, `nifti`."""
     frame: int = Field(ge=0)
     """The frame to annotate, counted from 0."""
     n_frames: int = Field(ge=1)
