@@ -19,6 +19,7 @@ Figures are sums over the whole mix; answers are compared before anything is tim
 
 import warnings
 from collections.abc import Callable
+from importlib import import_module
 
 import numpy as np
 from cvat_sdk.masks import encode_mask
@@ -92,8 +93,8 @@ def _there_and_back(bitmap: Bitmap) -> tuple[Bitmap, int, run_lengths.Box | None
 
 def _datumaro() -> tuple[Callable[[Bitmap], object], Callable[[Bitmap], Bitmap]]:
     """Datumaro's encoder, and its whole road: exporter's form, importer's form, bitmap."""
-    from datumaro.components.annotation import RleMask
-    from datumaro.util.mask_tools import mask_to_rle
+    mask_to_rle = import_module("datumaro.util.mask_tools").mask_to_rle
+    rle_mask = import_module("datumaro.components.annotation").RleMask
 
     def there_and_back(bitmap: Bitmap) -> Bitmap:
         told = mask_to_rle(bitmap)
@@ -102,7 +103,7 @@ def _datumaro() -> tuple[Callable[[Bitmap], object], Callable[[Bitmap], Bitmap]]
             "counts": [int(count) for count in told["counts"]],
             "size": [int(side) for side in told["size"]],
         }
-        read = RleMask(rle=coco.frPyObjects(listed, *listed["size"]))
+        read = rle_mask(rle=coco.frPyObjects(listed, *listed["size"]))
         read.get_area()
         read.get_bbox()
         return np.asarray(read.image)

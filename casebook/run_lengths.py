@@ -11,8 +11,8 @@ from casebook.errors import MaskError
 Box = tuple[int, int, int, int]
 """x1, y1, x2, y2 in px, inclusive."""
 
-_DENSE = 0.1
-"""Share of changes above which sorting them costs more than transposing the pixels."""
+_DENSE = 1 / 16
+"""Changes a pixel of the image above which sorting them costs more than transposing it."""
 _WORDS_PX = 4096
 """From this many pixels on, eight at a time are looked at before one."""
 _DIGITS = 6
@@ -85,7 +85,7 @@ def of_columns(bitmap: Bool[np.ndarray, "h w"]) -> Int32[np.ndarray, "r"]:
     changes = np.empty((crop.shape[0] + 1, crop.shape[1]), dtype=bool)
     changes[0], changes[-1] = crop[0], crop[-1]
     np.not_equal(crop[1:], crop[:-1], out=changes[1:-1])
-    if np.count_nonzero(changes) > _DENSE * changes.size:
+    if np.count_nonzero(changes) > _DENSE * bitmap.size:
         return of_flat(np.ascontiguousarray(bitmap.T).reshape(-1))
     rows, columns = np.divmod(set_at(changes.reshape(-1)), crop.shape[1])
     edges = np.empty(rows.size + 2, dtype=np.int32)

@@ -4,7 +4,7 @@ from itertools import groupby
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco
@@ -12,6 +12,8 @@ from pycocotools import mask as coco
 from casebook import run_lengths
 from casebook.errors import MaskError
 
+# The pictures are large for hypothesis: a busy machine draws them slowly.
+patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 small = arrays(bool, st.tuples(st.integers(1, 20), st.integers(1, 20)))
 
 
@@ -33,6 +35,7 @@ def counted(line: np.ndarray) -> list[int]:
     return [0] * runs[0][0] + [length for _, length in runs]
 
 
+@patient
 @given(bitmap=st.one_of(small, wide()))
 def test_runs_and_boxes_are_those_counted_one_by_one(bitmap: np.ndarray) -> None:
     runs = run_lengths.of_columns(bitmap)
@@ -58,11 +61,13 @@ def test_runs_of_no_pixels_change_nothing(bitmap: np.ndarray, position: int, val
     assert run_lengths.column_box(padded, bitmap.shape) == run_lengths.bounds(bitmap)
 
 
+@patient
 @given(flat=arrays(bool, st.integers(0, 6000)))
 def test_set_pixels_are_found_wherever_they_are(flat: np.ndarray) -> None:
     assert run_lengths.set_at(flat).tolist() == np.flatnonzero(flat).tolist()
 
 
+@patient
 @given(bitmap=wide())
 def test_text_reads_as_pycocotools_wrote_it(bitmap: np.ndarray) -> None:
     text = coco.encode(np.asfortranarray(bitmap.astype(np.uint8)))["counts"].decode()
