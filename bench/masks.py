@@ -35,19 +35,23 @@ SIDE_PX = 512
 Bitmap = Bool[np.ndarray, "h w"]
 
 
-def _vessel(generator: np.random.Generator) -> Bitmap:
-    """A thick curve."""
-    rows, columns = np.mgrid[0:SIDE_PX, 0:SIDE_PX]
-    start, stop = generator.uniform(60, SIDE_PX - 60, size=(2, 2))
-    steps = np.linspace(0, 1, 60)[:, None]
-    bend = generator.normal(0, 30, size=2) * np.sin(np.pi * steps)
-    bitmap = np.zeros((SIDE_PX, SIDE_PX), dtype=bool)
-    radius = generator.uniform(2, 6)
-    for x, y in start + (stop - start) * steps + bend:
-        left, top = max(int(x - radius), 0), max(int(y - radius), 0)
-        box = np.s_[top : int(y + radius) + 2, left : int(x + radius) + 2]
-        bitmap[box] |= (columns[box] - x) ** 2 + (rows[box] - y) ** 2 <= radius**2
-    return bitmap
+def vessels(count: int, side: int = SIDE_PX) -> list[Bitmap]:
+    """Masks shaped like vessel segments: thick curves of 4 to 12 px."""
+    generator = np.random.default_rng(1)
+    rows, columns = np.mgrid[0:side, 0:side]
+    found = []
+    for _ in range(count):
+        start, stop = generator.uniform(60, side - 60, size=(2, 2))
+        steps = np.linspace(0, 1, 60)[:, None]
+        bend = generator.normal(0, 30, size=2) * np.sin(np.pi * steps)
+        bitmap = np.zeros((side, side), dtype=bool)
+        radius = generator.uniform(2, 6)
+        for x, y in start + (stop - start) * steps + bend:
+            left, top = max(int(x - radius), 0), max(int(y - radius), 0)
+            box = np.s_[top : int(y + radius) + 2, left : int(x + radius) + 2]
+            bitmap[box] |= (columns[box] - x) ** 2 + (rows[box] - y) ** 2 <= radius**2
+        found.append(bitmap)
+    return found
 
 
 def _region(generator: np.random.Generator) -> Bitmap:
@@ -60,14 +64,14 @@ def _region(generator: np.random.Generator) -> Bitmap:
 
 def mix(count: int) -> list[Bitmap]:
     """The bitmaps of the mix, in the order of the module's list."""
-    generator = np.random.default_rng(1)
+    generator = np.random.default_rng(2)
     trees, regions, speckled = round(0.15 * count), round(0.05 * count), round(0.05 * count)
     single, empty = round(0.03 * count), round(0.02 * count)
-    vessels = count - trees - regions - speckled - single - empty
-    found = [_vessel(generator) for _ in range(vessels)]
+    n_vessels = count - trees - regions - speckled - single - empty
+    found = vessels(n_vessels)
     # Trees are unions of segments drawn already: as good, and quicker to make.
     for _ in range(trees):
-        chosen = generator.choice(vessels, size=12, replace=False)
+        chosen = generator.choice(n_vessels, size=12, replace=False)
         found.append(np.logical_or.reduce([found[index] for index in chosen]))
     found += [_region(generator) for _ in range(regions)]
     for index in range(speckled):
