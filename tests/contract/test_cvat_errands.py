@@ -12,16 +12,25 @@ from casebook import masks
 from casebook.annotations import AnnotationSetBuilder, Origin, read_annotations, write_annotations
 from casebook.cases import Case, FrameRef
 from casebook.catalogue import Catalogue, png_bytes
+from casebook.corrections import Corrections, MaskChange
+from casebook.documents import write_document
 from casebook.rounds import RoundFolder
 from cvat_sync.cli import main
 from cvat_sync.errands import kept
 from cvat_sync.gateway import CvatGateway
 from cvat_sync.pushed import Pushed, need_pushed
 from cvat_sync.remote import RemoteAnnotations
+from cvat_sync.rest import Answer, listed
 from cvat_sync.settings import Access
 from tests.contract.cvat_rounds import call, complete, place_of, shape, with_shapes
 from tests.contract.cvat_servers import standin
 from tests.fakes.cvat_round import HW, LABELS, bar, make_round, ref
+
+
+class Said(Answer):
+    """A comment in CVAT."""
+
+    message: str
 
 
 @pytest.fixture(scope="module")
@@ -242,3 +251,44 @@ def test_a_round_without_changes_needs_no_second_look(folder: RoundFolder, acces
     result = cvatsync(folder, "review")
     assert result.exit_code == 6
     assert "nothing to look at" in result.stderr
+
+
+def test_lost_answers_post_and_make_nothing_twice(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One request in six fails, half of those after their effect."""
+    place = tmp_path_factory.mktemp("faulty")
+    with standin(place, "--fault-rate", "0.16", "--fault-seed", "5") as faulty:
+        monkeypatch.setenv("ANGIOLOOP_CVAT_URL", faulty.url)
+        monkeypatch.setenv("ANGIOLOOP_CVAT_TOKEN", str(faulty.token))
+        monkeypatch.setenv("ANGIOLOOP_HOME", str(tmp_path))
+        (tmp_path / "conf").mkdir()
+        (tmp_path / "conf" / "cvat.yaml").write_text("quality: {measure: false}\n")
+        folder = make_round(tmp_path)
+        assert cvatsync(folder, "push").exit_code == 0
+        builder = AnnotationSetBuilder(LABELS)
+        changes = []
+        for number in range(5):
+            image = builder.add_image(ref(number), HW, status="corrected")
+            builder.add_mask(image, "LAD", masks.encode(bar(12)), Origin.HUMAN)
+            changes.append(
+                MaskChange(at=ref(number), label="LAD", outcome="refined", iou=0.1 * number)
+            )
+        write_document(
+            folder.file("corrections.json"), Corrections(round=2, changes=tuple(changes))
+        )
+        write_annotations(folder.file("annotations.coco.json"), builder.build())
+        assert cvatsync(folder, "review").exit_code == 0
+        errand = kept(folder, "review")
+        assert errand is not None
+        assert errand.pushed is not None
+        with CvatGateway(faulty) as gateway:
+            made = [
+                (one.key, one.n_frames, len(gateway.task_annotations(one.id).shapes))
+                for one in gateway.tasks(errand.pushed.project_id)
+                if "review" in one.key
+            ]
+            found = listed(gateway, "comments", "/api/comments", Said)
+        assert made == [(errand.tasks[0].key, 5, 5)]
+        assert len(found) == 5
+        assert len({one.message for one in found}) == 5
