@@ -220,6 +220,55 @@ def control(home: Path | None, conf: Path, overrides: tuple[str, ...], detach: b
 @_conf
 @_set
 @_detach
+@_json
+@click.option("--adopt", is_flag=True, help="Let those clearly better answer for their views.")
+def specialists(
+    home: Path | None,
+    conf: Path,
+    overrides: tuple[str, ...],
+    detach: bool,
+    as_json: bool,
+    adopt: bool,
+) -> None:
+    """Train an adapter for each vessel and compare it with the generalist.
+
+    Example: trainer specialists --adopt
+    """
+    from trainer.specialists import adopt as adopt_better
+    from trainer.specialists import read_comparisons
+
+    place = Home.resolve(home)
+    _one_step("specialists", home, conf, overrides, detach)
+    if detach:
+        return
+    found = read_comparisons(place)
+    if as_json:
+        click.echo(found.model_dump_json(indent=1, by_alias=True))
+    else:
+        click.echo(f"generalist {found.generalist}; IoU with box on its own vessel's cases")
+        for row in found.vessels:
+            gain = row.val_gain
+            click.echo(
+                f"{row.vessel:6} {row.cases:4} cases  val {row.val_generalist.mean:.3f} → "
+                f"{row.val_specialist.mean:.3f}, gain {gain.mean:+.3f} [{gain.low:+.3f}, "
+                f"{gain.high:+.3f}]  test {row.test_generalist.mean:.3f} → "
+                f"{row.test_specialist.mean:.3f}  {row.model_id}"
+            )
+        for line in found.left_out:
+            click.echo(f"left out: {line}", err=True)
+    if adopt:
+        adopted, refused = adopt_better(place)
+        for entry in adopted:
+            click.echo(f"{entry.model_id} answers for {entry.vessel}", err=True)
+        for line in refused:
+            click.echo(f"not adopted: {line}", err=True)
+
+
+@main.command()
+@_home
+@_conf
+@_set
+@_detach
 def distil(home: Path | None, conf: Path, overrides: tuple[str, ...], detach: bool) -> None:
     """Distil the promoted teacher to the ONNX student and release it if it passes the gates.
 

@@ -34,6 +34,7 @@ class RankOrder(Document):
     train: TrainConfig
     init_adapter: Path | None
     directory: Path
+    vessel: str | None = None
 
 
 class RankWord(Document):
@@ -62,6 +63,8 @@ def train_together(
     directory: Path,
     processes: int,
     progress: Callable[[Progress], None],
+    *,
+    vessel: str | None = None,
 ) -> RoundResult:
     """Train an adapter in several processes; the result is as of one.
 
@@ -77,6 +80,7 @@ def train_together(
         train=config,
         init_adapter=init_adapter,
         directory=directory,
+        vessel=vessel,
     )
     last: RankWord | None = None
     for line in launch("trainer.ranks", [order.model_dump_json(by_alias=True)], processes):
@@ -131,6 +135,7 @@ def main(text: str) -> None:
             work.folder.manifest().labels,
             work.config.weights,
             measured=order.train.heads is not None,
+            vessel=order.vessel,
         )
         result = train_adapter(
             data.samples,

@@ -60,11 +60,13 @@ def training_set(
     weights: OriginWeights,
     *,
     measured: bool = False,
+    vessel: str | None = None,
 ) -> TrainingSet:
     """All usable annotations of some rounds.
 
     Args:
         measured: Measure every segment, for a model whose heads learn it.
+        vessel: Only cases of this vessel.
 
     Raises:
         DataError: a case is not a training case, or a label is unknown.
@@ -79,6 +81,8 @@ def training_set(
                     f"round {number:02d}: case {case.case_id} is of split {case.split.value} and "
                     "must never train; remove it from annotations.coco.json"
                 )
+            if vessel is not None and case.vessel != vessel:
+                continue
             if image.status == "rejected":
                 found.rejected += 1
             elif image.status in _TRAINS:

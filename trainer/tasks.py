@@ -23,6 +23,7 @@ from trainer.propagate import propagate
 from trainer.propose import propose
 from trainer.report import report
 from trainer.select import select
+from trainer.specialists import specialists
 from trainer.train import train
 from trainer.work import Work
 
@@ -36,6 +37,7 @@ STEPS: dict[str, Callable[[Work], str]] = {
     "promote": promote,
     "report": report,
     "control": control,
+    "specialists": specialists,
     "distil": distil,
     "propagate": propagate,
 }

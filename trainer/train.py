@@ -97,11 +97,13 @@ def run(
     directory: Path,
     *,
     step: str = "train",
+    vessel: str | None = None,
 ) -> RoundResult:
     """Train an adapter in a directory, telling whoever follows; resumes what is there.
 
     Args:
-        rounds: The rounds the data are of: further processes read them themselves.
+        rounds: The rounds the data are of: further processes read them themselves …
+        vessel: … and only cases of this vessel.
     """
     parent = None
     if init_from != base_id(work):
@@ -121,7 +123,9 @@ def run(
 
     processes = processes_for(config.processes)
     if processes > 1:
-        return train_together(work, rounds, config, parent, directory, processes, tell)
+        return train_together(
+            work, rounds, config, parent, directory, processes, tell, vessel=vessel
+        )
     return train_adapter(
         data.samples,
         config,
