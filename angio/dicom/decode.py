@@ -15,6 +15,7 @@ import imagecodecs
 import numpy as np
 from jaxtyping import UInt8, UInt16
 from pydicom.dataset import FileDataset
+from pydicom.errors import BytesLengthException
 from pydicom.uid import UID
 
 from angio.dicom.codestream import declared
@@ -46,7 +47,7 @@ _NATIVE = frozenset(
 )
 DAMAGE = (
     ValueError, KeyError, AttributeError, TypeError, IndexError, EOFError, OSError, RuntimeError,
-    NotImplementedError, OverflowError, MemoryError, struct.error, zlib.error,
+    NotImplementedError, OverflowError, MemoryError, struct.error, zlib.error, BytesLengthException,
 )  # fmt: skip
 """What pydicom and the codecs raise on damaged files; they declare no errors of their own."""
 

@@ -51,6 +51,8 @@ def open_dataset(path: Path, name: str | None = None) -> FileDataset:
         with warnings.catch_warnings(record=True) as remarks:
             warnings.simplefilter("always")
             ds = _opened(path)
+            for _ in ds.iterall() if ds is not None else ():
+                pass  # values are made when first looked at, and may turn out to be damaged
     except FileNotFoundError:
         raise DataError(f"{name} is not there; correct the path or restore it") from None
     except InvalidDicomError:
@@ -94,8 +96,8 @@ def _inflated(stream: io.BufferedIOBase) -> bytes:
     """A deflated data set, inflated piece by piece so that a bomb is noticed early."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     plain = bytearray()
-    while coded := stream.read(_CHUNK_BYTES):
-        while coded:
+    while not inflater.eof and (coded := stream.read(_CHUNK_BYTES)):
+        while coded and not inflater.eof:
             plain += inflater.decompress(coded, _CHUNK_BYTES)
             coded = inflater.unconsumed_tail
             if len(plain) > MAX_INFLATED_BYTES:
@@ -105,6 +107,8 @@ def _inflated(stream: io.BufferedIOBase) -> bytes:
     plain += inflater.flush()
     if not inflater.eof:
         raise EOFError("deflated data are cut off")
+    if inflater.unused_data.strip(b"\0") or stream.read(1):
+        raise ValueError("something follows the deflated data")
     return bytes(plain)
 
 

@@ -8,8 +8,8 @@ from pydicom import dcmread
 from pydicom.dataset import FileDataset
 from pydicom.uid import RLELossless
 
-from angio.dicom.identity import KEPT, strip
 from angio.dicom.geometry import spacing_of
+from angio.dicom.identity import KEPT, strip
 from angio.dicom.read import cine_of, open_dataset, read_cine
 from angio.dicom.write import Syntax, XaHeader, write_xa
 from angio.rendering import render, render_frame, upright
