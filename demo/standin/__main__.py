@@ -63,7 +63,12 @@ def read_functions(urls: tuple[str, ...], yamls: tuple[str, ...]) -> tuple[Funct
 @click.option("--function-yaml", "yamls", multiple=True, help="NAME=PATH of its function.yaml.")
 @click.option("--latency-ms", default=0.0, show_default=True, help="Added to each request.")
 @click.option("--fault-rate", default=0.0, show_default=True, help="Fraction of failed requests.")
+@click.option("--hang-rate", default=0.0, show_default=True, help="Fraction never answered.")
 @click.option("--fault-seed", default=0, show_default=True)
+@click.option(
+    "--certificate", type=click.Path(path_type=Path), help="PEM file: serve HTTPS with it."
+)
+@click.option("--private-key", type=click.Path(path_type=Path), help="PEM file of its key.")
 @click.option(
     "--webhook-disorder",
     default=0.0,
@@ -82,7 +87,10 @@ def main(
     yamls: tuple[str, ...],
     latency_ms: float,
     fault_rate: float,
+    hang_rate: float,
     fault_seed: int,
+    certificate: Path | None,
+    private_key: Path | None,
     webhook_disorder: float,
     function_timeout_s: float,
 ) -> None:
@@ -97,6 +105,7 @@ def main(
         function_timeout_s=function_timeout_s,
         latency_ms=latency_ms,
         fault_rate=fault_rate,
+        hang_rate=hang_rate,
         fault_seed=fault_seed,
         webhook_disorder=webhook_disorder,
     )
@@ -110,7 +119,8 @@ def main(
     bound = int(listener.getsockname()[1])
 
     def announce() -> None:
-        click.echo(f"{NAME} at http://{host}:{bound}", err=True)
+        scheme = "http" if certificate is None else "https"
+        click.echo(f"{NAME} at {scheme}://{host}:{bound}", err=True)
         if port_file is not None:
             port_file.parent.mkdir(parents=True, exist_ok=True)
             partial = port_file.with_name(f"{port_file.name}.{os.getpid()}")
@@ -128,6 +138,8 @@ def main(
         server_header=False,
         headers=[("Server", "angioloop-standin")],
         timeout_graceful_shutdown=3,
+        ssl_certfile=certificate,
+        ssl_keyfile=private_key,
     )
     try:
         uvicorn.Server(config).run(sockets=[listener])

@@ -49,7 +49,9 @@ class Settings:
     latency_ms: float = 0.0
     """Delay added to each request."""
     fault_rate: float = 0.0
-    """Fraction of requests answered with 429, 502 or 503."""
+    """Fraction of requests answered with 429, 502, 503 or 504."""
+    hang_rate: float = 0.0
+    """Fraction of requests never answered."""
     fault_seed: int = 0
     webhook_disorder: float = 0.0
     """Fraction of webhook deliveries that are sent twice, and that are sent too late."""
@@ -116,11 +118,12 @@ def create_app(settings: Settings, on_ready: Callable[[], None] | None = None) -
     ):
         app.include_router(router)
     app.middleware("http")(accounts.gate(store))
-    if settings.latency_ms or settings.fault_rate:
+    if settings.latency_ms or settings.fault_rate or settings.hang_rate:
         app.add_middleware(
             Faults,
             latency_s=settings.latency_ms / 1000,
             rate=settings.fault_rate,
             seed=settings.fault_seed,
+            hang_rate=settings.hang_rate,
         )
     return app

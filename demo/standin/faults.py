@@ -12,11 +12,14 @@ class Faults:
     """ASGI middleware that delays calls and fails some of them, before or after their effect.
 
     A failure after the effect is the one that tests a client: the work is done and the answer is
-    lost.
+    lost. A call that hangs is answered by nobody: only the client's own timeout ends it.
     """
 
-    def __init__(self, app: ASGIApp, latency_s: float, rate: float, seed: int) -> None:
+    def __init__(
+        self, app: ASGIApp, latency_s: float, rate: float, seed: int, hang_rate: float = 0.0
+    ) -> None:
         self._app, self._latency_s, self._rate = app, latency_s, rate
+        self._hang_rate = hang_rate
         self._random = random.Random(seed)  # noqa: S311 - not for secrets
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -26,6 +29,10 @@ class Faults:
             return
         if self._latency_s:
             await asyncio.sleep(self._latency_s)
+        if scope["path"] not in _SPARED and self._random.random() < self._hang_rate:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            return
         if scope["path"] in _SPARED or self._random.random() >= self._rate:
             await self._app(scope, receive, send)
             return
@@ -39,7 +46,7 @@ class Faults:
             return
         while (await receive()).get("more_body"):
             pass
-        await _fail(send, self._random.choice((429, 502, 503)))
+        await _fail(send, self._random.choice((429, 502, 503, 504)))
 
 
 async def _fail(send: Send, status: int) -> None:
