@@ -103,9 +103,14 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o755)
-        if folder.is_dir():
-            folder.rmdir()
-        temporary.replace(folder)
+        try:
+            if folder.is_dir():
+                folder.rmdir()
+            temporary.replace(folder)
+        except OSError as problem:
+            raise ConfigError(
+                f"{folder} cannot be written ({problem.strerror}); give the name of a new folder"
+            ) from None
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise

@@ -35,12 +35,18 @@ def bounds(bitmap: Bool[np.ndarray, "h w"]) -> Box | None:
     """The smallest box around the set pixels; nothing when none is set.
 
     Rows are found by searching bytes from both ends, columns by or-ing only the rows between.
+
+    Raises:
+        MaskError: True is written as another byte than 1, as in arrays that share another
+            library's memory; numpy itself counts those wrongly.
     """
     width = bitmap.shape[1]
     flat = np.ascontiguousarray(bitmap).reshape(-1)
     first = int(flat.argmax()) if flat.size else 0
     if not flat.size or not flat[first]:
         return None
+    if flat[first : first + 1].view(np.uint8)[0] != 1:
+        raise MaskError("bitmap holds bytes other than 0 and 1; give `array.astype(np.uint8) != 0`")
     top = first // width
     last = first + flat[first:].tobytes().rfind(b"\x01")
     bottom = last // width

@@ -93,7 +93,9 @@ def export_coco(
         splits=tuple(Split(split) for split in splits) or tuple(Split),
         round=number,
     )
-    _tell(write_coco(place, folder, wanted), folder, as_json)
+    manifest = write_coco(place, folder, wanted)
+    place.audit("export coco", str(folder), f"content {manifest.content_sha256[:16]}")
+    _tell(manifest, folder, as_json)
 
 
 @export.command("sam3")
@@ -110,7 +112,9 @@ def export_sam3(
     open_catalogue(home)
     place = Home.resolve(home)
     wanted = Selection(Phase(phase), _labels(place, labels, number), round=number)
-    _tell(write_sam3(place, folder, wanted), folder, as_json)
+    manifest = write_sam3(place, folder, wanted)
+    place.audit("export sam3", str(folder), f"content {manifest.content_sha256[:16]}")
+    _tell(manifest, folder, as_json)
 
 
 @export.command("seg")
@@ -135,6 +139,7 @@ def export_seg(
     place = Home.resolve(home)
     wanted = Selection(Phase(phase), _labels(place, labels, number), round=number)
     manifest = write_segs(place, folder, wanted, cases)
+    place.audit("export seg", str(folder), f"{manifest.frames} frames")
     if as_json:
         click.echo(manifest.model_dump_json(indent=1))
     else:

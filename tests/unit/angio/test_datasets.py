@@ -11,7 +11,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from angio.cli import main
-from angio.coco_files import write_coco
+from angio.coco_files import whole_folder, write_coco
 from angio.datasets import Phase, Selection, frames
 from casebook.annotations import Origin, write_annotations
 from casebook.cases import Split
@@ -144,6 +144,17 @@ def test_a_folder_that_is_there_is_left_alone_and_a_failed_one_leaves_nothing(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "out"]
 
 
+def test_of_two_exports_into_one_folder_the_second_is_refused_in_words(tmp_path: Path) -> None:
+    slower = whole_folder(tmp_path / "out")
+    (slower.__enter__() / "second").touch()
+    with whole_folder(tmp_path / "out") as place:
+        (place / "first").touch()
+    with pytest.raises(ConfigError, match="cannot be written"):
+        slower.__exit__(None, None, None)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["first"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def _run(*arguments: object) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
@@ -153,6 +164,7 @@ def test_the_command_writes_and_tells(home: Home, tmp_path: Path) -> None:
     told = _run("export", "coco", *options, "--split", "val", "--out", tmp_path / "v", "--json")
     assert told.exit_code == 0, told.stderr
     assert list(json.loads(told.stdout)["splits"]) == ["val"]
+    assert '"export coco"' in (home.root / "audit.jsonl").read_text()
     again = _run("export", "coco", *options, "--out", tmp_path / "v")
     assert again.exit_code == 2
     assert again.stderr.count("\n") == 1

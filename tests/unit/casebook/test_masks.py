@@ -167,6 +167,14 @@ def test_an_empty_mask_has_no_box_and_an_empty_bitmap_no_mask() -> None:
         masks.encode(np.zeros((0, 3), dtype=bool))
 
 
+def test_a_bitmap_whose_true_is_not_one_is_refused_rather_than_miscounted() -> None:
+    foreign = np.where(HOOK, 255, 0).astype(np.uint8).view(bool)
+    for give in (masks.encode, masks.to_cvat, masks.box_of, masks.to_detector):
+        with pytest.raises(MaskError, match="bytes other than 0 and 1"):
+            give(foreign)
+    assert masks.encode(foreign.view(np.uint8) != 0) == masks.encode(HOOK)
+
+
 def test_a_polygon_covers_the_pixels_inside() -> None:
     square = masks.from_polygon([[1.0, 1.0], [3.0, 1.0], [3.0, 2.0], [1.0, 2.0]], (5, 6))
     assert masks.box_of(square) == (1, 1, 3, 2)
