@@ -17,7 +17,7 @@ from cvat_sync.plan import project_key
 from cvat_sync.pushed import need_pushed
 from cvat_sync.remote import Gateway
 from cvat_sync.rest import Answer, Rest, listed, parsed, unpaged
-from cvat_sync.settings import read_access
+from cvat_sync.settings import ORGANISATION_VARIABLE, read_access
 from cvat_sync.webhooks import ours, ping
 
 Level = Literal["ok", "warn", "fail"]
@@ -59,6 +59,10 @@ class _About(Answer):
 class _User(Answer):
     username: str
     is_superuser: bool = False
+
+
+class _Organisation(Answer):
+    slug: str
 
 
 class _Function(Answer):
@@ -126,6 +130,25 @@ def check_account(rest: Rest) -> Finding:
         return "ok", f"{me.username}{', a superuser' if me.is_superuser else ''}"
 
     return look("account", check)
+
+
+def check_organisation(rest: Rest, wanted: str | None) -> Finding:
+    """Whether we belong to the organisation the settings name."""
+
+    def check() -> tuple[Level, str]:
+        if wanted is None:
+            return "ok", "none: the personal workspace"
+        found = listed(rest, "list organisations", "/api/organizations", _Organisation)
+        slugs = sorted(one.slug for one in found)
+        if wanted not in slugs:
+            known = ", ".join(slugs) or "none"
+            return "fail", (
+                f"{wanted} is not among those of this user ({known}); correct "
+                f"{ORGANISATION_VARIABLE}, or have the user invited"
+            )
+        return "ok", wanted
+
+    return look("organisation", check)
 
 
 def check_functions(rest: Rest) -> Finding:
@@ -251,14 +274,18 @@ def check_workspace(home: Home) -> Finding:
 
 
 def examine(
-    home: Home, folder: RoundFolder | None, gateway: Gateway, rest: Rest
+    home: Home,
+    folder: RoundFolder | None,
+    gateway: Gateway,
+    rest: Rest,
+    organisation: str | None = None,
 ) -> tuple[Finding, ...]:
     """What can be looked at with a server that may or may not answer."""
     server = check_server(rest)
     account = check_account(rest) if server.level != "fail" else None
     if account is None or account.level == "fail":
         return (server, *((account,) if account else ()))
-    found = [server, account, check_functions(rest)]
+    found = [server, account, check_organisation(rest, organisation), check_functions(rest)]
     if folder is not None:
         found += [check_project(folder, gateway, rest), check_webhook(folder, rest)]
     return (*found, check_worker(home), check_workspace(home))

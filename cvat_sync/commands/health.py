@@ -55,8 +55,9 @@ def doctor(home: Path | None, number: int | None, as_json: bool) -> None:
     else:
         from cvat_sync.gateway import CvatGateway
 
-        with closing(CvatGateway(read_access())) as gateway:
-            findings += checks.examine(place, folder, gateway, gateway)
+        access = read_access()
+        with closing(CvatGateway(access)) as gateway:
+            findings += checks.examine(place, folder, gateway, gateway, access.organisation)
     diagnosis = checks.Diagnosis(findings=tuple(findings))
     answer(diagnosis, diagnosis.lines(), as_json)
     if not diagnosis.is_well:

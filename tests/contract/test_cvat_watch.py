@@ -223,7 +223,8 @@ def test_the_doctor_tries_the_webhook_that_register_made(
     assert doctor() == (
         0,
         {
-            **{"settings": "warn", "server": "ok", "account": "ok", "functions": "warn"},
+            **{"settings": "warn", "server": "ok", "account": "ok", "organisation": "ok"},
+            "functions": "warn",
             **{"labels": "ok", "webhook": "warn", "worker": "ok", "workspace": "ok"},
         },
     )

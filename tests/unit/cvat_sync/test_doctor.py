@@ -76,7 +76,8 @@ def test_all_is_well(folder: RoundFolder, rest: SaidCvat, monkeypatch: pytest.Mo
     found = levels(folder, rest)
     assert {level for level, _ in found.values()} == {"ok"}
     assert set(found) == {
-        *("server", "account", "functions", "labels", "webhook", "worker", "workspace")
+        *("server", "account", "organisation", "functions"),
+        *("labels", "webhook", "worker", "workspace"),
     }
     assert "2.73.0" in found["server"][1]
     assert found["webhook"][1] == "http://lab:8070/cvat answers"
@@ -198,6 +199,19 @@ def test_before_the_first_push_there_is_nothing_to_compare(tmp_path: Path, rest:
     found = {one.what: one for one in doctor.examine(folder.home, folder, cvat, rest)}
     assert "not made yet" in found["labels"].text
     assert found["webhook"].level == "ok"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "level", "says"),
+    [(None, "ok", "personal"), ("lab", "ok", "lab"), ("cath", "fail", "(lab); correct")],
+)
+def test_the_organisation_is_one_of_ours(
+    rest: SaidCvat, wanted: str | None, level: str, says: str
+) -> None:
+    rest.said["/api/organizations"] = page({"slug": "lab"})
+    finding = doctor.check_organisation(rest, wanted)
+    assert finding.level == level
+    assert says in finding.text
 
 
 def test_a_missing_workspace_is_told(tmp_path: Path) -> None:
