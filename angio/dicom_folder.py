@@ -126,9 +126,10 @@ def _read(path: Path, key: bytes, options: DicomOptions, desk: Desk) -> Incoming
     n_frames = n_frames_of(ds, FILE)
     maskable = subtractable_frames(ds, FILE) if options.subtract else frozenset()
     allowed = sorted(maskable) or list(range(n_frames))
+    shown = frozenset(allowed)
     picked = _pick(ds, n_frames, allowed, options.frame)
     chosen = picked.frame
-    wanted = [each for each in around(chosen, n_frames, options.neighbours) if each in set(allowed)]
+    wanted = [each for each in around(chosen, n_frames, options.neighbours) if each in shown]
     cine = cine_of(ds, FILE, wanted, subtract=bool(maskable))
     person = pseudonym(key, patient_id)
     clean = strip(
@@ -140,8 +141,8 @@ def _read(path: Path, key: bytes, options: DicomOptions, desk: Desk) -> Incoming
     pictures = Pictures(cine.spacing, desk, patient=person, source=path.name)
     for position, index in enumerate(cine.frames):
         stored = upright_frame(cine, position) if index == chosen else None
-        shown = render_frame(cine, position, options.look)
-        pictures.add(index, shown, cine.views[position], stored=stored)
+        picture = render_frame(cine, position, options.look)
+        pictures.add(index, picture, cine.views[position], stored=stored)
     identity = instance_key(ds) or path.name
     case = Case(
         case_id=f"d{keyed(key, 'case', f'{patient_id}|{identity}|{chosen}').hex()[:14]}",

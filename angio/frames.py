@@ -1,6 +1,6 @@
 """Which frame of a run to annotate: full of contrast, the heart still, the edges sharp. No model.
 
-Frames are looked at one by one at about a quarter of a million pixels each, so that the length of a
+Frames are looked at one by one at about 256 px, so that the length of a
 run does not matter. Knows no files.
 """
 
@@ -64,7 +64,7 @@ class _Seen:
 
 
 def _reduced(pixels: UInt16[np.ndarray, "h w"]) -> Float32[np.ndarray, "i j"]:
-    step = max(1, round(max(pixels.shape) / _SIDE_PX))
+    step = max(1, min(round(max(pixels.shape) / _SIDE_PX), *pixels.shape))
     height, width = (extent // step * step for extent in pixels.shape)
     blocks = pixels[:height, :width].reshape(height // step, step, width // step, step)
     small = np.asarray(blocks.mean(axis=(1, 3)), dtype=np.float32)

@@ -7,8 +7,10 @@ import struct
 from dataclasses import dataclass
 
 _JPEG_START, _J2K_START, _END = b"\xff\xd8", b"\xff\x4f\xff\x51", b"\xff\xd9"
-_FRAME_HEADERS = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}
-"""SOF markers of JPEG and, as the last, of JPEG-LS."""
+_FRAME_HEADERS = frozenset({0xC0, 0xC1, 0xC3, 0xF7})
+"""SOF markers of the processes DICOM knows: baseline, extended, lossless, JPEG-LS."""
+_OTHER_HEADERS = frozenset(range(0xC0, 0xD0)) - _FRAME_HEADERS - {0xC4, 0xC8, 0xCC}
+"""Progressive and arithmetic ones; some take minutes where a few bytes ask for many scans."""
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 _TRAILING_MAX = 16
 _TILES_MAX = 4096
@@ -37,6 +39,8 @@ def _of_jpeg(coded: bytes) -> Declared:
         elif code in _FRAME_HEADERS:
             bits, height, width, samples = struct.unpack_from(">BHHB", coded, at + 4)
             return Declared((height, width), samples, bits)
+        elif code in _OTHER_HEADERS:
+            raise ValueError(f"JPEG process {code - 0xC0}, which no transfer syntax here has")
         elif code == 0xDA:
             raise ValueError("no frame header before the scan")
         else:

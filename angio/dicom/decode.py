@@ -47,7 +47,7 @@ _NATIVE = frozenset(
 )
 DAMAGE = (
     ValueError, KeyError, AttributeError, TypeError, IndexError, EOFError, OSError, RuntimeError,
-    NotImplementedError, OverflowError, MemoryError, struct.error, zlib.error, BytesLengthException,
+    OverflowError, MemoryError, struct.error, zlib.error, BytesLengthException,
 )  # fmt: skip
 """What pydicom and the codecs raise on damaged files; they declare no errors of their own."""
 

@@ -43,8 +43,8 @@ def video_frames(
 ) -> Iterator[UInt8[np.ndarray, "h w"]]:
     """The luma of some frames, spread to the full range of 8 bits.
 
-    The whole stream is decoded, so that a wrong number of frames is noticed; only those asked for
-    are kept.
+    The whole stream is decoded, so that a wrong number of frames is noticed, if only after those
+    asked for have been given. Frames are kept in memory only where they are asked for out of order.
 
     Args:
         coded: The stream.
@@ -60,6 +60,7 @@ def video_frames(
     av = _player()
     kept: dict[int, UInt8[np.ndarray, "h w"]] = {}
     wanted, seen = set(frames), 0
+    in_order = list(frames) == sorted(wanted)
     try:
         with av.open(io.BytesIO(coded), mode="r") as container:
             stream = container.streams.video[0]
@@ -70,11 +71,16 @@ def video_frames(
                 if seen >= n_frames or (picture.height, picture.width) != hw:
                     raise ValueError(f"video has more than the {n_frames} frames declared")
                 if seen in wanted:
-                    kept[seen] = picture.to_ndarray(format="gray")
+                    grey = picture.to_ndarray(format="gray")
+                    if in_order:
+                        yield grey
+                    else:
+                        kept[seen] = grey
                 seen += 1
     except av.FFmpegError as problem:
         raise ValueError(f"video cannot be decoded: {problem.strerror}") from None
     if seen != n_frames:
         raise ValueError(f"video has {seen} frames; the header says {n_frames}")
-    for frame in frames:
-        yield kept[frame]
+    if not in_order:
+        for frame in frames:
+            yield kept[frame]

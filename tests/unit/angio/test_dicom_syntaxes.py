@@ -10,6 +10,7 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import pytest
+from PIL import Image
 from pydicom import dcmread
 from pydicom.encaps import encapsulate
 from pydicom.uid import MPEG2MPML, MPEG4HP41, UID, AllTransferSyntaxes
@@ -171,6 +172,24 @@ def test_a_frame_in_several_fragments_is_joined(tmp_path: Path) -> None:
         ds.PixelData = encapsulate(coded, fragments_per_frame=3, has_bot=has_bot)
         ds.save_as(path)
         np.testing.assert_array_equal(read_cine(path, [1]).pixels[0], _pixels(16, 2)[1])
+
+
+def test_a_damaged_frame_does_not_keep_the_others_from_being_read(tmp_path: Path) -> None:
+    coded = [imagecodecs.jpegls_encode(picture) for picture in _pixels(16)]
+    coded[1] = coded[1][: len(coded[1]) // 2]
+    path = _coded_file(tmp_path, "1.2.840.10008.1.2.4.80", coded, bits=16, allocated=16)
+    np.testing.assert_array_equal(read_cine(path, [0, 2]).pixels, _pixels(16)[[0, 2]])
+    with pytest.raises(DataError, match="frame 1 of 3 cannot be decoded"):
+        read_cine(path)
+
+
+def test_a_progressive_jpeg_is_refused(tmp_path: Path) -> None:
+    grey = Image.fromarray(_pixels(8, 1)[0].astype(np.uint8))
+    stream = BytesIO()
+    grey.save(stream, "JPEG", progressive=True)
+    path = _coded_file(tmp_path, "1.2.840.10008.1.2.4.50", [stream.getvalue()], bits=8, allocated=8)
+    with pytest.raises(DataError, match="JPEG process 2"):
+        read_cine(path)
 
 
 def test_a_codestream_larger_than_the_header_says_is_refused_before_decoding(

@@ -51,6 +51,7 @@ def test_frames_of_one_value_are_refused() -> None:
         choose_frame([])
 
 
-def test_a_single_small_frame_is_chosen() -> None:
-    one = np.random.default_rng(1).integers(0, 4096, (1, 8, 8), dtype=np.uint16)
+@pytest.mark.parametrize("hw", [(8, 8), (2, 4096), (1, 3)])
+def test_a_single_frame_of_any_shape_is_chosen(hw: tuple[int, int]) -> None:
+    one = np.random.default_rng(1).integers(0, 4096, (1, *hw), dtype=np.uint16)
     assert choose_frame(one, [4]).frame == 4
