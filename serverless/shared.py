@@ -82,7 +82,10 @@ class _Requests(BaseHTTPRequestHandler):
             raise PromptError("the request has no Content-Length; send one")
         if int(declared) > MAX_BODY_BYTES:
             raise TooLargeError(f"request of {declared} bytes; the limit is {MAX_BODY_BYTES}")
-        return self.rfile.read(int(declared))
+        try:
+            return self.rfile.read(int(declared))
+        except OSError:  # silence, or hung up
+            raise PromptError("the request ended before its body; send it again") from None
 
     def _reply(self, kind: str, body: bytes) -> Reply:
         if kind not in get_args(Kind):

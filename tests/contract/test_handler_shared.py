@@ -264,6 +264,16 @@ def test_more_requests_than_there_is_room_for_are_told_to_come_again(
     assert b"come again" in answer.body
 
 
+def test_a_client_that_falls_silent_is_hung_up_on(
+    running: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(running.server.RequestHandlerClass, "timeout", 0.1)
+    answer = ask(running, "POST", "/interactor", b"{", Content_Length="100")
+    assert answer.status == 400
+    assert "ended before its body" in json.loads(answer.body)["error"]
+    assert "bug" not in caplog.text
+
+
 def test_a_client_that_hangs_up_harms_nobody(running: Running) -> None:
     body = json.dumps(BOX).encode()
     for _ in range(3):

@@ -199,6 +199,9 @@ def test_a_function_is_described_as_cvat_and_nuclio_read_it(path: Path) -> None:
     (volume,) = spec["volumes"]
     assert volume["volume"]["name"] == volume["volumeMount"]["name"]
     assert volume["volumeMount"]["readOnly"] is True
+    attributes = spec["platform"]["attributes"]
+    assert attributes["restartPolicy"]["name"] == "always"
+    assert re.fullmatch(r"\d+s", attributes["healthCheckInterval"])
     environment = {entry["name"]: entry["value"] for entry in spec["env"]}
     assert volume["volumeMount"]["mountPath"] == f"{environment['ANGIOLOOP_HOME']}/models"
     gpu = path.name == "function-gpu.yaml"
