@@ -4,18 +4,17 @@ A comment's identity is a mark at the end of its text, so CVAT itself remembers 
 Knows issues; knows nothing of why a comment is made.
 """
 
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 from tenacity import Retrying
 
 from casebook.documents import Document
 from cvat_sync.findings import QualityFinding
+from cvat_sync.marks import keys_of, marked
 from cvat_sync.pushed import Pushed
 from cvat_sync.remote import RemoteJob
 from cvat_sync.rest import Answer, Rest, listed
 
-_MARK = re.compile(r"\[angioloop ([0-9a-f]{12})\]")
 _SHOWN = 20
 
 
@@ -38,7 +37,7 @@ class Comment(Document):
     @property
     def message(self) -> str:
         """The text with its mark."""
-        return f"{self.text} [angioloop {self.key}]"
+        return marked(self.text, self.key)
 
 
 class CommentPlan(Document):
@@ -54,11 +53,6 @@ class CommentPlan(Document):
         more = [f"  … and {len(shown) - _SHOWN} more"] if len(shown) > _SHOWN else []
         head = f"round {self.round:02d}: {len(self.comments)} comments to post"
         return (f"{head}, {self.known} posted before", *shown[:_SHOWN], *more)
-
-
-def keys_of(messages: Iterable[str]) -> frozenset[str]:
-    """The marks in some messages."""
-    return frozenset(key for message in messages for key in _MARK.findall(message))
 
 
 def posted(rest: Rest, job_id: int) -> frozenset[str]:

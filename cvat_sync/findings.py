@@ -19,9 +19,9 @@ from casebook.documents import Document, sha256_of
 from casebook.errors import QcaError
 from casebook.labels import LabelSet
 from casebook.protocols import Frame
+from cvat_sync.marks import KEY_DIGITS
 from cvat_sync.settings import QualityConfig
 
-KEY_DIGITS = 12
 _EIGHT = np.ones((3, 3), dtype=bool)
 """Pixels that touch at a corner belong together: a thin vessel is often diagonal."""
 

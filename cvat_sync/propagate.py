@@ -12,7 +12,7 @@ from casebook.cases import CaseId
 from casebook.errors import StateError
 from casebook.labels import LabelSet
 from casebook.rounds import RoundFolder
-from cvat_sync.errands import Errand, ErrandTask, keep, kept, key_of
+from cvat_sync.errands import Errand, ErrandTask, given_path_name, keep, kept, key_of
 
 KIND = "cines"
 TRACKED = "tracked.coco.json"
@@ -22,6 +22,8 @@ _USABLE = frozenset({"ok", "corrected"})
 def plan_cines(folder: RoundFolder, cases: Sequence[str] = ()) -> tuple[Errand, AnnotationSet]:
     """A task for each cine with carried masks, and the masks it is sent with.
 
+    What was planned before stays as it is; cines that were not are added to it.
+
     Args:
         folder: The round, pulled, with the worker's answer.
         cases: Only these; by default all.
@@ -30,8 +32,6 @@ def plan_cines(folder: RoundFolder, cases: Sequence[str] = ()) -> tuple[Errand, 
         StateError: a case has no carried masks, or there are none at all.
     """
     before = kept(folder, KIND)
-    if before is not None:
-        return before, read_annotations(folder.file(f"{KIND}.coco.json"))
     how = f"Run `cvatsync pull --round {folder.number}` first."
     annotations = read_annotations(folder.need("annotations.coco.json", how))
     tracked = read_annotations(folder.need(TRACKED, "Ask for it with `cvatsync propagate`."))
@@ -42,8 +42,17 @@ def plan_cines(folder: RoundFolder, cases: Sequence[str] = ()) -> tuple[Errand, 
             f"round {folder.number:02d}: no mask was carried through {', '.join(unknown)}; known "
             f"are {', '.join(sorted(runs)[:5])}"
         )
-    wanted = {case: runs[case] for case in sorted(runs) if not cases or case in cases}
-    given = given_masks(annotations, tracked, wanted, folder.manifest().labels)
+    planned = {key_of(folder, KIND, case): case for case in runs}
+    sent = {planned.get(task.key) for task in before.tasks} if before else set()
+    wanted = {
+        case: runs[case]
+        for case in sorted(runs)
+        if case not in sent and (not cases or case in cases)
+    }
+    labels = folder.manifest().labels
+    if before is not None and not wanted:
+        return before, read_annotations(folder.file(given_path_name(KIND)))
+    given = given_masks(annotations, tracked, wanted, labels)
     counts = {image.file_name: len(given.of_image(image.id)) for image in given.images}
     tasks = []
     for case in wanted:
@@ -58,13 +67,16 @@ def plan_cines(folder: RoundFolder, cases: Sequence[str] = ()) -> tuple[Errand, 
         )
     if not tasks:
         raise StateError(f"round {folder.number:02d}: no mask was carried through any cine")
+    if before is not None:
+        earlier = read_annotations(folder.file(given_path_name(KIND)))
+        given, tasks = joined(earlier, given, labels), [*before.tasks, *tasks]
     errand = Errand(kind=KIND, round=folder.number, tasks=tuple(tasks), at=datetime.now(UTC))
     return errand, given
 
 
 def keep_cines(folder: RoundFolder, errand: Errand, given: AnnotationSet) -> None:
-    """Write the plan down; done once."""
-    if kept(folder, KIND) is None:
+    """Write the plan down, unless it is the one kept."""
+    if kept(folder, KIND) != errand:
         keep(folder, errand, given)
 
 
@@ -89,20 +101,32 @@ def given_masks(
         for image in source.images:
             if image.case_id not in wanted or (is_expert and image.status not in _USABLE):
                 continue
-            if image.file_name in seen:  # the expert has drawn there too, and knows better
-                continue
-            seen.add(image.file_name)
-            image_id = builder.add_image(image.ref, (image.height, image.width))
-            for entry in source.of_image(image.id):
-                builder.add_mask(
-                    image_id,
-                    source.label_of(entry),
-                    entry.mask,
-                    entry.origin,
-                    model_id=entry.model_id,
-                    score=entry.score,
-                    prompt_source=entry.prompt_source,
-                    annotator=entry.annotator,
-                    attributes=entry.attributes,
-                )
+            if image.file_name not in seen:  # the expert has drawn there too, and knows better
+                seen.add(image.file_name)
+                _copy(builder, image, source)
     return builder.build()
+
+
+def joined(first: AnnotationSet, second: AnnotationSet, labels: LabelSet) -> AnnotationSet:
+    """Two sets of different frames as one."""
+    builder = AnnotationSetBuilder(labels)
+    for source in (first, second):
+        for image in source.images:
+            _copy(builder, image, source)
+    return builder.build()
+
+
+def _copy(builder: AnnotationSetBuilder, image: CocoImage, source: AnnotationSet) -> None:
+    image_id = builder.add_image(image.ref, (image.height, image.width))
+    for entry in source.of_image(image.id):
+        builder.add_mask(
+            image_id,
+            source.label_of(entry),
+            entry.mask,
+            entry.origin,
+            model_id=entry.model_id,
+            score=entry.score,
+            prompt_source=entry.prompt_source,
+            annotator=entry.annotator,
+            attributes=entry.attributes,
+        )

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from casebook.documents import Document
 from casebook.rounds import RoundFolder
+from cvat_sync.marks import is_unanswered
 from cvat_sync.remote import (
     RemoteAnnotations,
     RemoteIssue,
@@ -135,6 +136,10 @@ def pulled_job(
             )
             for tag in drawn.tags
         ),
-        notes=tuple(PulledNote(frame=issue.frame, text=issue.text) for issue in issues),
+        notes=tuple(
+            PulledNote(frame=issue.frame, text=issue.text)
+            for issue in issues
+            if not is_unanswered(issue.text)
+        ),
         n_tracks=drawn.n_tracks,
     )

@@ -212,7 +212,7 @@ class Watch:
                 known = answered(folder, found, lambda name: self._ask(folder, {"boxes": name}))
                 return give_back(gateway, found, known, labels)
 
-            pull(
+            result = pull(
                 folder,
                 pushed,
                 gateway,
@@ -220,6 +220,8 @@ class Watch:
                 allow_incomplete=not is_whole,
                 give_back=to_masks,
             )
+        for line in (*result.told, *result.refused):
+            _log.warning("watch: round %02d: %s", folder.number, line)
         _log.info("watch: round %02d is pulled", folder.number)
 
     def _ask(self, folder: RoundFolder, steps: Mapping[str, str]) -> None:

@@ -231,6 +231,33 @@ def test_carried_masks_become_a_cine_and_come_back(folder: RoundFolder, access: 
     assert len(after.images) == 7
 
 
+def test_cines_are_added_to_those_sent_before(folder: RoundFolder, access: Access) -> None:
+    builder = AnnotationSetBuilder(LABELS)
+    for number in (0, 1):
+        case = whole_cine(folder, number)
+        image = builder.add_image(FrameRef(case_id=case.case_id, frame=2), HW)
+        mask = masks.encode(bar(9))
+        builder.add_mask(image, "LAD", mask, Origin.TRACKED, model_id="round-01-abc", score=0.6)
+    finish(access, need_pushed(folder))
+    assert cvatsync(folder, "pull").exit_code == 0
+    write_annotations(folder.file("tracked.coco.json"), builder.build())
+    assert cvatsync(folder, "propagate", "--case", "case-001").exit_code == 0
+    first = kept(folder, "cines")
+    assert first is not None
+    assert cvatsync(folder, "propagate", "--case", "case-001").exit_code == 0
+    assert kept(folder, "cines") == first, "the second run made something"
+    assert cvatsync(folder, "propagate").exit_code == 0
+    second = kept(folder, "cines")
+    assert second is not None
+    assert first.pushed is not None
+    assert second.pushed is not None
+    assert len(second.tasks) == 2
+    assert second.pushed.tasks[0] == first.pushed.tasks[0], "what was there was made again"
+    finish(access, second.pushed)
+    back = cvatsync(folder, "propagate", "--collect")
+    assert "4 masks kept, 0 changed" in back.stdout
+
+
 @pytest.mark.parametrize("verb", ["review", "propagate"])
 def test_what_was_not_sent_cannot_be_collected(folder: RoundFolder, verb: str) -> None:
     result = cvatsync(folder, verb, "--collect")

@@ -11,8 +11,8 @@ from casebook.annotations import AnnotationSet, AnnotationSetBuilder, Origin
 from casebook.cases import FrameRef, PixelSpacing
 from casebook.corrections import Corrections, MaskChange
 from casebook.protocols import Frame
-from cvat_sync.comment import keys_of
 from cvat_sync.findings import QualityFinding, findings
+from cvat_sync.marks import is_unanswered, keys_of, marked
 from cvat_sync.settings import QualityConfig
 from tests.fakes.cvat_round import HW, LABELS, bar, ref
 
@@ -116,4 +116,17 @@ def test_the_same_finding_has_the_same_mark_whatever_its_numbers(tmp_path: Path)
     other = one.with_(text="3 pieces", box_xyxy=(4, 4, 5, 5))
     assert one.key == other.key
     assert one.key != one.with_(label="RCA").key
-    assert keys_of([f"seen [angioloop {one.key}]", "[angioloop nothing]"]) == {one.key}
+    assert keys_of([marked("seen", one.key), "[angioloop nothing]"]) == {one.key}
+
+
+@pytest.mark.parametrize(
+    ("text", "is_ours"),
+    [
+        (marked("2 pieces", "3f2a90c41b7d"), True),
+        (f"{marked('2 pieces', '3f2a90c41b7d')} / hidden by the catheter", False),
+        (f"{marked('a', '3f2a90c41b7d')} / {marked('b', '000000000000')}", False),
+        ("a person's note", False),
+    ],
+)
+def test_our_own_comment_is_no_note_until_a_person_answers(text: str, is_ours: bool) -> None:
+    assert is_unanswered(text) is is_ours
