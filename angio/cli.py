@@ -11,8 +11,10 @@ import click
 
 from angio.commands.deid import deid
 from angio.commands.exports import export
+from angio.commands.forget import forget
 from angio.commands.imports import import_
 from angio.commands.lineage import check, diff
+from angio.commands.measures import agree, measure
 from angio.commands.options import Commands, bar, home_option, json_option, open_catalogue
 from angio.commands.plain_exports import COMMANDS as PLAIN_EXPORTS
 from angio.commands.plain_imports import COMMANDS as PLAIN_IMPORTS
@@ -27,14 +29,17 @@ def main() -> None:
 
 
 main.add_command(import_)
+main.add_command(measure)
+main.add_command(agree)
 main.add_command(deid)
+main.add_command(forget)
 main.add_command(export)
+main.add_command(check)
+main.add_command(diff)
 for command in PLAIN_IMPORTS:
     import_.add_command(command)
 for command in PLAIN_EXPORTS:
     export.add_command(command)
-main.add_command(check)
-main.add_command(diff)
 
 
 @main.command("list")
@@ -98,6 +103,8 @@ def show(case_id: str, home: Path | None, as_json: bool) -> None:
         return
     click.echo(_line(case))
     click.echo(f"frame {case.frame} of {case.n_frames}: {catalogue.frame_path(case.ref)}")
+    for name, value in case.extra.items():
+        click.echo(f"{name}: {value}")
     for entry in expert.annotations if expert else ():
         click.echo(
             f"{expert.label_of(entry) if expert else ''}: {entry.area:.0f} px, {entry.origin}"

@@ -107,3 +107,18 @@ def add_relinks(home: Home, entries: Iterable[Relink]) -> None:
             stream.write(text.getvalue().encode())
             stream.flush()
             os.fsync(stream.fileno())
+
+
+def remove_relinks(home: Home, pseudonym: str) -> None:
+    """Remove a patient's lines from the re-link table."""
+    path = home.private / "relink.csv"
+    with locked(home.private / "relink.lock", "the re-link table", timeout_s=30.0):
+        if not path.exists():
+            return
+        with path.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.reader(stream))
+        kept = [row for row in rows if row and row[0] != pseudonym]
+        if len(kept) < len(rows):
+            text = io.StringIO()
+            csv.writer(text, lineterminator="\n").writerows(kept)
+            write_bytes(path, text.getvalue().encode(), mode=0o600)

@@ -16,6 +16,7 @@ from angio.burned_text import paint_over
 from angio.deident import Relink, add_relinks, key_of
 from angio.pixel_check import Checked, check
 from angio.review import Desk
+from angio.withdrawal import check_consent
 from casebook.annotations import AnnotationSet
 from casebook.cases import Case, DeidRecord, PixelSpacing, View
 from casebook.catalogue import Catalogue, png_bytes
@@ -244,9 +245,10 @@ def _file(home: Home, catalogue: Catalogue | None, incoming: Incoming) -> str:
 
     Its line in the re-link table comes first: a kill between the two leaves no case without one.
     """
+    case = incoming.case
+    check_consent(home, case.patient)
     if catalogue is None:
         return "imported"
-    case = incoming.case
     try:
         known: Case | None = catalogue.get(case.case_id)
     except StateError:

@@ -236,6 +236,19 @@ def _suspected(subject: Held | Ruling) -> tuple[Box, ...]:
     return subject.boxes_xyxy if isinstance(subject, Held) else subject.suspected_xyxy
 
 
+def forget_held(home: Home, patient: str) -> None:
+    """Remove what was held of a patient, and the rulings about it."""
+    for path in _folder(home).glob("*"):
+        document = path / "held.json"
+        if not document.exists() or read_document(document, Held).patient == patient:
+            shutil.rmtree(path)
+    rulings = read_lines(_journal(home), Ruling)
+    kept = [entry for entry in rulings if entry.patient != patient]
+    if len(kept) < len(rulings):
+        payload = "".join(f"{entry.model_dump_json()}\n" for entry in kept).encode()
+        write_file(_journal(home), payload, mode=0o600)
+
+
 def _subject(home: Home, held_id: str) -> Held | Ruling:
     path = _folder(home) / held_id / "held.json"
     if held_id.isalnum() and path.exists():

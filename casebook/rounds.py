@@ -18,6 +18,7 @@ from casebook.documents import Document, append_line, read_document, read_lines,
 from casebook.errors import DataError, StateError
 from casebook.home import Home
 from casebook.labels import LabelSet
+from casebook.tombstones import original_sha256
 
 STEPS = (
     "manifest.json",
@@ -140,8 +141,9 @@ class RoundFolder:
         return read_document(self.need("manifest.json", how), Manifest)
 
     def manifest_sha256(self) -> str:
-        """Identity of the round's work: the key of its tasks."""
-        return sha256_of_file(self.need("manifest.json", "Run the selection first."))
+        """Identity of the round's work: the key of its tasks, which a withdrawal leaves."""
+        path = self.need("manifest.json", "Run the selection first.")
+        return original_sha256(self.path, path.name, sha256_of_file(path))
 
     def event(
         self,
