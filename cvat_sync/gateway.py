@@ -77,11 +77,6 @@ def _translated(what: str, url: str, transient: frozenset[int]) -> Iterator[None
         yield
     except exceptions.ApiException as problem:
         raise _error(problem, what, url, transient) from None
-    except urllib3.exceptions.SSLError as problem:
-        raise AccessError(
-            f"{what}: the certificate of {url} is not trusted ({problem}); give the authority's "
-            "certificate in ANGIOLOOP_CVAT_CA_FILE"
-        ) from None
     except (urllib3.exceptions.HTTPError, InvalidHostException) as problem:
         raise UnreachableError(
             f"{what}: no answer from CVAT at {url} ({type(problem).__name__}); "
@@ -97,6 +92,12 @@ def _error(
     body = problem.body
     text = body.decode("utf-8", "replace") if isinstance(body, bytes) else str(body or "")
     said = " ".join(text.split())[:200]
+    if not problem.status:  # the SDK's word for a failed TLS handshake
+        reason = " ".join(str(problem.reason).split())
+        return AccessError(
+            f"{what}: the certificate of {url} is not trusted ({reason}); give the "
+            "authority's certificate in ANGIOLOOP_CVAT_CA_FILE"
+        )
     if problem.status in {401, 403} or "Unable to log in" in said:
         return AccessError(
             f"{what}: CVAT at {url} refused the credentials ({problem.status}); check "

@@ -1,6 +1,7 @@
 """Fixtures of the contract tests: a CVAT, a round to bring there, and its plan.
 
-CVAT_URL and CVAT_TOKEN name a live server; what the tests make there is deleted at the end.
+CVAT_URL with CVAT_ACCESS_TOKEN, or with CVAT_USER and CVAT_PASSWORD, names a live server; what
+the tests make there is deleted at the end.
 """
 
 import os
@@ -30,10 +31,22 @@ def access(request: pytest.FixtureRequest) -> Access:
     if request.param == "standin":
         found: Access = request.getfixturevalue("standin_access")
         return found
-    url, token = os.environ.get("CVAT_URL"), os.environ.get("CVAT_TOKEN")
-    if not url or not token:
-        pytest.skip("no live CVAT: set CVAT_URL and CVAT_TOKEN")
-    return Access(url=url.rstrip("/"), token=token)
+    live = live_access()
+    if live is None:
+        pytest.skip("no live CVAT: set CVAT_URL, and CVAT_ACCESS_TOKEN or CVAT_USER, CVAT_PASSWORD")
+    return live
+
+
+def live_access() -> Access | None:
+    """The live server the environment names, if it does."""
+    found = {name: os.environ.get(f"CVAT_{name}") for name in ("URL", "USER", "PASSWORD")}
+    token = os.environ.get("CVAT_ACCESS_TOKEN")
+    if not found["URL"] or not (token or (found["USER"] and found["PASSWORD"])):
+        return None
+    url = found["URL"].rstrip("/")
+    if token:
+        return Access(url=url, token=token)
+    return Access(url=url, user=found["USER"], password=found["PASSWORD"])
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """What the contract tests of push and pull do with a CVAT, and what they find there."""
 
+import base64
 import json
 import urllib.request
 from collections.abc import Callable
@@ -18,13 +19,21 @@ from tests.fakes.cvat_round import ref
 CONFIG = ExchangeConfig(frames_per_task=2, frames_per_job=1, parallel=2)
 
 
+def credentials(access: Access) -> str:
+    """The header of a token, or of a user and password."""
+    if access.token is not None:
+        return f"Bearer {access.token}"
+    pair = f"{access.user}:{access.password}".encode()
+    return f"Basic {base64.b64encode(pair).decode()}"
+
+
 def call(access: Access, method: str, path: str, body: object = None) -> Any:
     """One REST call, as the web page makes it."""
     request = urllib.request.Request(  # noqa: S310 - an address of ours
         f"{access.url}{path}",
         method=method,
         data=None if body is None else json.dumps(body).encode(),
-        headers={"Authorization": f"Bearer {access.token}", "Content-Type": "application/json"},
+        headers={"Authorization": credentials(access), "Content-Type": "application/json"},
     )
     with urllib.request.urlopen(request) as answer:  # noqa: S310
         payload = answer.read()

@@ -1,6 +1,6 @@
 """Push and pull against a CVAT: the stand-in always, a live server where one is given.
 
-CVAT_URL and CVAT_TOKEN name a live server; what the tests make there is deleted at the end.
+The environment names a live server (see conftest.py); what the tests make there is deleted.
 """
 
 import threading
@@ -27,6 +27,7 @@ from tests.contract.cvat_rounds import (
     CONFIG,
     call,
     complete,
+    credentials,
     end_state,
     place_of,
     pull_it,
@@ -49,7 +50,7 @@ def test_a_pushed_round_has_its_frames_lossless_and_its_proposals_scored(
     task_id, frame = place_of(pushed, 3)
     url = f"{access.url}/api/tasks/{task_id}/data/?type=frame&number={frame}&quality=original"
     asked = urllib.request.Request(  # noqa: S310
-        url, headers={"Authorization": f"Bearer {access.token}"}
+        url, headers={"Authorization": credentials(access)}
     )
     with urllib.request.urlopen(asked) as answer:  # noqa: S310
         sent = (folder.home.cases / "case-003" / "00003.png").read_bytes()
@@ -327,7 +328,7 @@ def test_all_pages_of_a_long_list_are_read(
 def test_a_wrong_token_is_refused_in_one_line(access: Access) -> None:
     with (
         pytest.raises(AccessError, match="refused the credentials"),
-        CvatGateway(access.with_(token="wrong")),
+        CvatGateway(access.with_(token="wrong", user=None, password=None)),
     ):
         pass
 

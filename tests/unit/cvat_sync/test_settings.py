@@ -7,7 +7,7 @@ import pytest
 from casebook.errors import ConfigError
 from cvat_sync.settings import ExchangeConfig, read_access, read_exchange
 
-NAMES = ("URL", "TOKEN", "USER", "PASSWORD")
+NAMES = ("URL", "TOKEN", "USER", "PASSWORD", "ORGANISATION", "CA_FILE")
 
 
 def set_only(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
@@ -23,6 +23,11 @@ def test_a_token_is_preferred(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (access.url, access.token, access.user) == ("https://cvat", "t", None)
 
 
+def test_an_organisation_is_worked_in_when_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_only(monkeypatch, URL="https://cvat", TOKEN="t", ORGANISATION="heart-lab")
+    assert read_access().organisation == "heart-lab"
+
+
 def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     set_only(monkeypatch, URL="https://cvat", USER="u", PASSWORD="secret-word")
     assert "secret-word" not in repr(read_access())
@@ -34,6 +39,17 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param({}, "ANGIOLOOP_CVAT_URL is not set", id="no address"),
         pytest.param({"URL": "cvat"}, "expected an address", id="no scheme"),
         pytest.param({"URL": "https://cvat"}, "no credentials", id="no credentials"),
+        pytest.param({"URL": "https://me:secret@cvat"}, "the address alone", id="user in address"),
+        pytest.param(
+            {"URL": "https://cvat", "TOKEN": "t", "CA_FILE": "/no/such.pem"},
+            "not a file of certificates",
+            id="no certificate",
+        ),
+        pytest.param(
+            {"URL": "https://cvat", "TOKEN": "t", "CA_FILE": __file__},
+            "not a file of certificates",
+            id="a file of something else",
+        ),
         pytest.param({"URL": "https://cvat", "USER": "u"}, "no credentials", id="no password"),
     ],
 )
