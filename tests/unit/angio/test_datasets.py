@@ -19,7 +19,7 @@ from casebook.catalogue import Catalogue
 from casebook.documents import sha256_of_file, write_document
 from casebook.errors import ConfigError, DataError, DeidError
 from casebook.home import Home
-from casebook.labels import Label, LabelSet
+from casebook.labels import Label, LabelSet, read_labels
 from casebook.rounds import Manifest, RoundFolder
 from tests.unit.angio.small_study import CORONARY, add_case, bar, drawn, study
 
@@ -53,6 +53,15 @@ def test_similar_segments_are_hard_negatives_and_absence_is_only_claimed_where_k
     assert found["all"].similar == ("distal RCA", "mid LAD", "D2", "ramus")
     assert len(found["all"].absent) == 14 - 3
     assert {one.label.role for frame in found.values() for one in frame.drawn} == {"segment"}
+
+
+def test_every_similar_label_of_the_shipped_files_is_a_label_there() -> None:
+    paths = sorted(LABELS.parent.glob("*.yaml"))
+    assert len(paths) >= 2
+    for path in paths:
+        labels = read_labels(path)
+        for label in labels.labels:
+            assert label.name not in [labels.find(name).name for name in label.confusable]
 
 
 def test_the_expert_phase_leaves_out_what_nobody_reviewed(home: Home) -> None:
