@@ -17,15 +17,19 @@ _TWO_DIMENSIONAL = 1
 
 
 def number_of(ds: Dataset, keyword: str) -> float | None:
-    """A finite number of the header; nothing when it is absent or no number."""
+    """A number of the header; nothing when it is absent.
+
+    Raises:
+        TypeError: it is no number.
+        ValueError: likewise, or it is not finite.
+    """
     value = ds.get(keyword)
     if value is None or value == "":
         return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if np.isfinite(number) else None
+    number = float(value)
+    if not np.isfinite(number):
+        raise ValueError(f"{keyword} is not finite")
+    return number
 
 
 def numbers_of(ds: Dataset, keyword: str) -> list[float]:
@@ -45,10 +49,7 @@ def numbers_of(ds: Dataset, keyword: str) -> list[float]:
 
 
 def _pair(ds: Dataset, keyword: str) -> tuple[float, float] | None:
-    try:
-        values = numbers_of(ds, keyword)
-    except (TypeError, ValueError):
-        return None
+    values = numbers_of(ds, keyword)
     if len(values) != 2 or not all(SPACING_MM[0] <= value <= SPACING_MM[1] for value in values):
         return None
     return values[0], values[1]
@@ -60,6 +61,10 @@ def spacing_of(ds: FileDataset) -> PixelSpacing | None:
     Pixel Spacing counts as calibrated when it says how it was calibrated or differs from the
     detector's; else Imager Pixel Spacing is carried to the isocentre by SID / SOD or the stated
     magnification. Ultrasound is calibrated by its regions.
+
+    Raises:
+        TypeError: a number it rests on is none; a source must not change because one is damaged.
+        ValueError: likewise.
 
     Source: DICOM PS3.3 10.7.1.3, C.8.7.5, C.8.5.5.
     """

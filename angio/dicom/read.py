@@ -173,9 +173,10 @@ def cine_of(
     try:
         views, tone = views_of(ds, layout.n_frames), tone_of(ds)
         times, frame_ms = times_ms_of(ds, layout.n_frames), frame_ms_of(ds, layout.n_frames)
+        spacing = spacing_of(ds)
     except (TypeError, ValueError, AttributeError, OverflowError):
         raise DataError(
-            f"{name} has damaged angles, times or look-up tables; export it again"
+            f"{name} has damaged angles, times, distances or look-up tables; export it again"
         ) from None
     pixels = np.empty((len(wanted), *layout.hw), dtype=np.uint16)
     for position, frame in enumerate(frames_of(ds, name, wanted)):
@@ -187,7 +188,7 @@ def cine_of(
         bits=layout.bits,
         photometric=_photometric(layout),
         window=tone.window,
-        spacing=spacing_of(ds),
+        spacing=spacing,
         views=tuple(views[frame] for frame in wanted),
         frame_ms=frame_ms,
         tone=tone,

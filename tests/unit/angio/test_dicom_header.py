@@ -93,6 +93,18 @@ def test_a_modality_table_is_applied_before_rendering_and_stored_values_stay(
     assert rendering_of(cine, "contrast").startswith("Modality LUT")
 
 
+@pytest.mark.parametrize(
+    "text", [b"1000.0", b"750.0 ", b"0.40000"], ids=["detector", "patient", "spacing"]
+)
+def test_a_damaged_distance_is_refused_rather_than_left_out(tmp_path: Path, text: bytes) -> None:
+    path = _file(tmp_path)
+    whole = path.read_bytes()
+    assert text in whole
+    path.write_bytes(whole.replace(text, b"1PN\x08" + text[4:]))
+    with pytest.raises(DataError, match="export it again"):
+        read_cine(path, [0])
+
+
 def test_a_falling_rescale_turns_the_picture_round(tmp_path: Path) -> None:
     plain = render_frame(read_cine(_file(tmp_path)))
     turned = render_frame(
