@@ -48,11 +48,11 @@ def content_of(folder: RoundFolder) -> RoundContent:
     """
     manifest = folder.manifest()
     path = folder.file("annotations.coco.json")
-    annotations = read_annotations(path) if path.exists() else None
-    drawn: dict[str, str] = {}
-    for image in annotations.images if annotations else ():
-        assert annotations is not None  # noqa: S101 - the loop is empty without
-        drawn[image.file_name] = digest_of(annotations, annotations.of_image(image.id))
+    annotations = read_annotations(path) if path.exists() else AnnotationSet()
+    drawn = {
+        image.file_name: digest_of(annotations, annotations.of_image(image.id))
+        for image in annotations.images
+    }
     frames, changed = [], []
     catalogue = Catalogue(folder.home)
     parts = {"train": manifest.cases, "val": manifest.val, "test": manifest.test}
