@@ -3,8 +3,8 @@
 `frames_per_s_ratio_vs_naive`: frames a second from files on disk to the rendered 8-bit frames that
 the catalogue would keep (one and its two neighbours, of runs of 48), over those of the plain loop:
 `dcmread`, `pixel_array`, percentiles, scaling. Both give the same pixels, in one process and one
-thread. The other figures say where it comes from: `…_all_frames` when every frame is wanted,
-`…_to_png` when both also write PNG.
+thread; times are of the processor. The other figures say where it comes from: `…_all_frames` when
+every frame is wanted, `…_to_png` when both also write PNG, `ratio_…` of one syntax alone.
 `rss_100k_over_1k`: peak memory of importing and listing 100 000 rows over that of 1 000.
 `frame_choice_in_plateau`: share of whole injections whose chosen frame is a filled one, on phantoms
 that development did not see; `frame_choice_still`: share chosen with the heart at rest.
@@ -112,6 +112,7 @@ def _cpu_seconds(work: Callable[[], object], repeats: int) -> float:
 def _speed(quick: bool) -> dict[str, float | None]:
     n_frames, repeats = (9, 1) if quick else (48, 3)
     total = dict.fromkeys(("plain", "ours", "plain all", "ours all", "plain png", "ours png"), 0.0)
+    alone: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         for number, pixels in enumerate(_runs(len(SYNTAXES), n_frames)):
             path = Path(folder) / f"{number}.dcm"
@@ -123,6 +124,7 @@ def _speed(quick: bool) -> dict[str, float | None]:
                 for name, read in (("plain", plain), ("ours", ours)):
                     spent = _cpu_seconds(partial(read, path, every=every), repeats)
                     total[name + suffix] += spent
+                    alone[f"{name}{suffix} {SYNTAXES[number]}"] = spent
             three = own[: len(_kept(n_frames, every=False))]
             for name, encode in (("plain png", _pillow_png), ("ours png", png_bytes)):
                 total[name] += _cpu_seconds(partial(_each, encode, three), repeats)
@@ -132,6 +134,7 @@ def _speed(quick: bool) -> dict[str, float | None]:
         "frames_per_s_ratio_to_png": (total["plain"] + total["plain png"])
         / (total["ours"] + total["ours png"]),
         "frames_per_cpu_s": 3 * len(SYNTAXES) / total["ours"],
+        **{f"ratio_{name}": alone[f"plain {name}"] / alone[f"ours {name}"] for name in SYNTAXES},
     }
 
 
