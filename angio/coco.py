@@ -197,6 +197,18 @@ def _read(path: Path) -> _File:
         ) from None
 
 
+def annotations_of_file(path: Path) -> tuple[list["_Annotation"], int]:
+    """The readable annotations of a COCO file, and how many are damaged or of no image.
+
+    Raises:
+        DataError: the file is not COCO.
+    """
+    drawn, problems = _by_image(_read(path))
+    found = [one for entries in drawn.values() for one in entries]
+    readable = [one for one in found if isinstance(one, _Annotation)]
+    return readable, len(found) - len(readable) + len(problems)
+
+
 def _names(
     categories: Sequence[_Category], labels: LabelSet, skip: Sequence[str]
 ) -> dict[int, str | None]:

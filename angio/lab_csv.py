@@ -7,6 +7,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -94,24 +95,38 @@ def patient_of(text: str) -> str:
 
 def segment_of(values: Mapping[str, str], labels: LabelSet) -> str | None:
     """Label name of the analysed segment: by its number, else by the words of its pattern."""
+    return _by_number(values, labels) or _by_words(values, labels)
+
+
+def _by_number(values: Mapping[str, str], labels: LabelSet) -> str | None:
     for column in ("cass_segment", "cass_segment_original"):
-        code = _text(values, column)
-        if code is None:
-            continue
-        digits = re.match(r"\d+", code)
+        digits = re.match(r"\d{1,3}(?!\d)", _text(values, column) or "")
         for label in labels.of_role("segment"):
             if digits and label.code == int(digits[0]):
                 return label.name
-    for column in ("vessel_pattern", "vessel_name"):
-        pattern = _text(values, column)
-        if pattern is None:
-            continue
-        words = [word for word in re.split(r"[\s_-]+", pattern) if word.upper() not in _PHASES]
-        try:
-            return labels.find(" ".join(words)).name
-        except DataError:
-            continue
     return None
+
+
+def _by_words(values: Mapping[str, str], labels: LabelSet) -> str | None:
+    for column in ("vessel_pattern", "vessel_name"):
+        words = [
+            word
+            for word in re.split(r"[\s_-]+", _text(values, column) or "")
+            if word.upper() not in _PHASES
+        ]
+        with suppress(DataError):
+            return labels.find(" ".join(words)).name
+    return None
+
+
+def _contradiction(values: Mapping[str, str], labels: LabelSet) -> tuple[str, ...]:
+    """What to say where number and words name different segments, or the number none."""
+    number, words = _by_number(values, labels), _by_words(values, labels)
+    if number and words and number != words:
+        return ("cass_segment and vessel_pattern name different segments; the number is kept",)
+    if _text(values, "cass_segment") and not number and words:
+        return ("cass_segment is no segment of the labels; vessel_pattern was taken",)
+    return ()
 
 
 def phase_of(values: Mapping[str, str]) -> str | None:
@@ -254,7 +269,7 @@ def parse_row(
         lesion_box_xyxy=_box(_text(values, "lesion_box")),
         measurements=measured,
         extra=extra,
-        remarks=remarks,
+        remarks=(*remarks, *_contradiction(values, labels)),
     )
 
 

@@ -158,6 +158,8 @@ def _parse(block: bytes, name: str) -> Any:
         nibabel.Nifti2Header if len(block) >= 540 and _is_second(block) else nibabel.Nifti1Header
     )
     length = 540 if kind is nibabel.Nifti2Header else 348
+    if len(block) < length:
+        raise DataError(f"{name} is not NIfTI; expected .nii or .nii.gz; convert it again")
     try:
         header = kind(block[:length], check=False)
         shape, dtype = header.get_data_shape(), header.get_data_dtype()
@@ -191,6 +193,8 @@ def _check(
         raise DataError(f"{name} holds {dtype}; expected plain numbers; convert it")
     if int(header["bitpix"]) != 8 * dtype.itemsize:
         raise DataError(f"{name} says {int(header['bitpix'])} bits for {dtype}; it is damaged")
+    if not all(0 <= int(header[code]) <= 5 for code in ("sform_code", "qform_code")):
+        raise DataError(f"{name} says its affine is of an unknown kind; it is damaged")
     offset = float(header["vox_offset"])
     if not (offset.is_integer() and len(header.binaryblock) <= offset <= MAX_EXTENSION):
         raise DataError(f"{name} says its data begin at byte {offset:g}; it is damaged")

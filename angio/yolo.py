@@ -202,6 +202,15 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
     return [(number, line.split()) for number, line in lines if line.strip()]
 
 
+def shares_of_file(path: Path, n_classes: int) -> list[tuple[int, list[float]]]:
+    """Class and shares of every line of a label file.
+
+    Raises:
+        DataError: the file is not text, or a line is damaged.
+    """
+    return [_shares(line, values, n_classes) for line, values in _rows(path)]
+
+
 def _shares(line: int, values: list[str], n_classes: int) -> tuple[int, list[float]]:
     """Class and shares of a line.
 

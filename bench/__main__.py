@@ -4,7 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-NOT_BENCHES = {"__init__", "__main__", "cvat_rounds", "fuzz_dicom", "harness"}
+NOT_BENCHES = {
+    "__init__", "__main__", "cvat_rounds", "fuzz_dicom", "fuzz_readers", "growth", "harness",
+    "planted",
+}  # fmt: skip
 
 
 def main() -> int:

@@ -353,3 +353,72 @@ def test_a_csv_without_patients_is_refused(tmp_path: Path, coronary: LabelSet) -
         import_csv(path, Home(tmp_path / "h"), coronary)
     with pytest.raises(DataError, match="not there"):
         import_csv(tmp_path / "absent.csv", Home(tmp_path / "h"), coronary)
+
+
+def test_a_number_and_words_that_disagree_are_told(tmp_path: Path, coronary: LabelSet) -> None:
+    values = {"patient_id": "1", "dicom_path": "a.dcm", "cass_segment": "13",
+              "vessel_pattern": "MID RCA"}  # fmt: skip
+    row = parse_row(values, 2, tmp_path, coronary, CsvOptions())
+    assert (row.segment, len(row.remarks)) == ("mid LAD", 1)
+    row = parse_row({**values, "cass_segment": "99"}, 2, tmp_path, coronary, CsvOptions())
+    assert (row.segment, len(row.remarks)) == ("mid RCA", 1)
+    row = parse_row({**values, "cass_segment": "2"}, 2, tmp_path, coronary, CsvOptions())
+    assert (row.segment, row.remarks) == ("mid RCA", ())
+
+
+def test_a_validation_csv_puts_its_patients_into_validation(
+    tmp_path: Path, coronary: LabelSet
+) -> None:
+    down, along = np.mgrid[:48, :48]
+    np.save(tmp_path / "cine.npy", (70 + (down + along) // 2).astype(np.uint8))
+    head = "row_id,patient_id,cine_path,split\n"
+    (tmp_path / "a.csv").write_text(head + "1,A,cine.npy,\n2,B,cine.npy,train\n3,C,cine.npy,\n")
+    (tmp_path / "b.csv").write_text(
+        head + "4,ALL RISE A,cine.npy,\n5,B,cine.npy,\n6,D,cine.npy,test\n"
+    )
+    home = Home(tmp_path / "home")
+    report = import_csv(tmp_path / "a.csv", home, coronary, validation=tmp_path / "b.csv")
+    told = {problem.where: problem.message for problem in report.problems}
+    assert set(told) == {"line 3", "validation line 3", "validation line 4"}
+    assert "two splits" in told["line 3"]
+    assert "in the validation CSV" in told["validation line 4"]
+    table = read_relink(home)
+    splits = {table[c.case_id].source_row: c.split for c in Catalogue(home).cases()}
+    assert splits["1"] is splits["4"] is Split.VAL
+
+
+def test_pseudo_labels_of_rows_nobody_annotated_are_kept_apart(
+    tmp_path: Path, coronary: LabelSet
+) -> None:
+    down, along = np.mgrid[:48, :48]
+    np.save(tmp_path / "cine.npy", (70 + (down + along) // 2).astype(np.uint8))
+    label = np.zeros((24, 24), dtype=np.uint8)
+    label[4:8, 2:20] = 255
+    Image.fromarray(label).save(tmp_path / "p.png")
+    (tmp_path / "a.csv").write_text(
+        "row_id,patient_id,cine_path,deepsa_pseudo_label_path\n1,A,cine.npy,p.png\n"
+        "2,B,cine.npy,gone.png\n"
+    )
+    home = Home(tmp_path / "home")
+    report = import_csv(tmp_path / "a.csv", home, coronary)
+    assert (report.imported, report.annotated, report.left_out) == (2, 0, 0)
+    assert [(p.where, p.part) for p in report.problems] == [("line 3", True)]
+    catalogue = Catalogue(home)
+    assert list(catalogue.cases(annotated=True)) == []
+    found = [catalogue.pseudo_annotations(case.case_id) for case in catalogue.cases()]
+    drawn = next(one for one in found if one is not None)
+    assert drawn.images[0].status == "pending"
+    assert drawn.annotations[0].origin is Origin.PSEUDO
+    np.testing.assert_array_equal(
+        decode(drawn.annotations[0].mask), label.repeat(2, axis=0).repeat(2, axis=1) > 0
+    )
+    assert import_csv(tmp_path / "a.csv", home, coronary).unchanged == 2
+
+
+def test_problems_are_grouped_by_kind(tmp_path: Path, coronary: LabelSet) -> None:
+    rows = [f"{n},,x.npy" for n in range(4)] + ["4,A,gone.npy", "5,B,also.npy"]
+    (tmp_path / "a.csv").write_text("row_id,patient_id,cine_path\n" + "\n".join(rows) + "\n")
+    report = import_csv(tmp_path / "a.csv", Home(tmp_path / "h"), coronary, dry_run=True)
+    assert [(group.count, len(group.examples)) for group in report.groups] == [(4, 3), (2, 2)]
+    assert report.groups[0].kind.startswith("patient_id is empty")
+    assert not (tmp_path / "h").exists()
