@@ -30,7 +30,7 @@ from tests.unit.trainer.workspace import picture
 
 ROOT = Path(__file__).resolve().parents[2]
 FUNCTION = ROOT / "serverless" / "auto_annotation.py"
-LIMIT_S = 180
+LIMIT_S = 600
 LABELS = LabelSet(
     name="two",
     labels=(
