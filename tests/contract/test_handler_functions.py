@@ -14,10 +14,12 @@ import torch
 import yaml
 
 from casebook import masks
+from casebook.cases import View
 from casebook.catalogue import png_bytes
 from casebook.errors import ConfigError
 from casebook.home import Home
 from casebook.registry import ModelCard, Registry
+from casebook.specialists import Specialist, Specialists, write_specialists
 from demo.processor import Answer, Worker, event_of
 from segmenter import adapter
 from segmenter.fit import LoraConfig
@@ -153,6 +155,33 @@ def test_a_promotion_is_served_and_a_damaged_one_refused(home: Home, base: Path)
     (home.models / "round-02" / adapter.WEIGHTS).write_bytes(whole[:1000])
     (home.models / "promoted").write_text("round-02\n")
     assert served() == "round-01"
+
+
+def test_a_specialist_answers_for_its_view_and_the_generalist_for_the_rest(
+    home: Home, base: Path
+) -> None:
+    add_adapter(home, base, "specialist-rca")
+    listed = Specialist(model_id="specialist-rca", vessel="RCA", primary_deg=(20, 60))
+    write_specialists(home, Specialists(specialists=(listed,)))
+    worker = Worker(ROOT / "serverless" / "interactor")
+    named = []
+    for angle in (30.0, -30.0):
+        view = View(primary_deg=angle, secondary_deg=0)
+        image = base64.b64encode(png_bytes(PIXELS, view=view)).decode()
+        answer = ask(worker, image=image, obj_bbox=[[8, 36], [82, 56]])
+        assert answer.status == 200, answer.body
+        named.append(dict(answer.headers)["X-Model-Id"])
+    assert named == ["specialist-rca", base.name]
+
+
+def test_over_a_shared_process_a_function_loads_no_model(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ANGIOLOOP_SHARED", "http://127.0.0.1:1")
+    monkeypatch.setenv("ANGIOLOOP_CONF", str(home.root / "nowhere"))
+    answer = ask(Worker(ROOT / "serverless" / "interactor"), obj_bbox=[[8, 36], [82, 56]])
+    assert answer.status == 503
+    assert "start angioloop_model" in json.loads(answer.body)["error"]
 
 
 def test_without_a_released_student_the_reason_is_given(

@@ -207,6 +207,29 @@ def test_a_process_that_thinks_too_long_is_not_waited_for() -> None:
     assert b"in time" in answer.body
 
 
+def test_a_process_that_ends_each_request_is_asked_twice_and_named() -> None:
+    asked = 0
+
+    def hang_up(listener: socket.socket) -> None:
+        nonlocal asked
+        for _ in range(2):
+            client, _ = listener.accept()
+            asked += 1
+            client.close()
+
+    with socket.socket() as rude:
+        rude.bind(("127.0.0.1", 0))
+        rude.listen(2)
+        thread = threading.Thread(target=hang_up, args=(rude,))
+        thread.start()
+        function = Function("interactor", f"http://127.0.0.1:{rude.getsockname()[1]}")
+        answer = function.post(BOX)
+        thread.join(10)
+        function.close()
+    assert (answer.status, asked) == (503, 2)
+    assert b"ends each request" in answer.body
+
+
 @pytest.mark.parametrize("url", ["https://host:1", "host:1", "http://host:1/path", "http://:1"])
 def test_an_address_that_is_none_stops_the_start(url: str) -> None:
     with pytest.raises(ConfigError, match="expected http://HOST:PORT"):

@@ -15,22 +15,9 @@ from casebook.home import Home
 from casebook.specialists import Specialist, Specialists, write_specialists
 from serverless.calibrate import lines, main
 from serverless.models import Choice, live_model
-from tests.unit.trainer.workspace import LABELS, add_case, make_base, picture
+from tests.unit.trainer.workspace import add_case, picture
 
 VIEW = View(primary_deg=30, secondary_deg=0)
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    base = make_base(tmp_path / "conf" / "small")
-    (tmp_path / "conf" / "labels.yaml").write_text(LABELS.model_dump_json())
-    settings = f"labels: labels.yaml\nbase: {base}\n"
-    (tmp_path / "conf" / "serving.yaml").write_text(settings)
-    monkeypatch.setenv("ANGIOLOOP_HOME", str(tmp_path / "workspace"))
-    monkeypatch.setenv("ANGIOLOOP_CONF", str(tmp_path / "conf"))
-    for name in ("ANGIOLOOP_MODEL", "ANGIOLOOP_TRACKS", "ANGIOLOOP_SHARED"):
-        monkeypatch.delenv(name, raising=False)
-    return Home(tmp_path / "workspace")
 
 
 def fill(home: Home, count: int) -> None:
