@@ -67,7 +67,7 @@ def server(*options: str) -> Iterator[Access]:
             yield Access(url=f"http://127.0.0.1:{port.read_text().strip()}", token=TOKEN)
         finally:
             process.terminate()
-            process.wait(timeout=30)
+            process.wait(timeout=120)
 
 
 def vessels(count: int, side: int) -> list[Bool[np.ndarray, "h w"]]:

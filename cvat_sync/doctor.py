@@ -193,7 +193,7 @@ def check_project(folder: RoundFolder, gateway: Gateway, rest: Rest) -> Finding:
 def _project_id(folder: RoundFolder, gateway: Gateway, labels: LabelSet) -> int | None:
     if folder.has("pushed.json"):
         return need_pushed(folder).project_id
-    keyed = [one.id for one in gateway.projects() if one.key == project_key(labels)]
+    keyed = [one.id for one in gateway.projects() if _is_ours(one.key, labels)]
     return min(keyed) if keyed else None
 
 
@@ -289,3 +289,9 @@ def examine(
     if folder is not None:
         found += [check_project(folder, gateway, rest), check_webhook(folder, rest)]
     return (*found, check_worker(home), check_workspace(home))
+
+
+def _is_ours(key: str, labels: LabelSet) -> bool:
+    """Whether a project's key is of a label set, under its own name or one from cvat.yaml."""
+    ours = project_key(labels)
+    return key == ours or key.startswith(f"{ours}:")

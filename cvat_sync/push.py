@@ -18,7 +18,7 @@ from cvat_sync.cines import frame_paths
 from cvat_sync.plan import PushPlan
 from cvat_sync.proposals import Proposals
 from cvat_sync.pushed import JOURNAL, Pushed, PushedTask, need_pushed
-from cvat_sync.remote import Server
+from cvat_sync.remote import RemoteTask, Server
 from cvat_sync.shipment import LINKS, Shipment, Tell
 
 Progress = Callable[[str, float], None]
@@ -124,7 +124,10 @@ def push(
         finally:
             for future in futures:
                 future.cancel()
-    retrying()(work.sweep)
+    settled: dict[str, RemoteTask] = retrying()(work.sweep)
+    for key, kept in settled.items():
+        if kept.id != done[key].task_id:
+            done[key] = work.task(planned[key], [kept], paths)
     pushed = Pushed(
         round=plan.round,
         url=url,

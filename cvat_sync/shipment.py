@@ -171,7 +171,8 @@ class Shipment:
                 f"task {kept.id} {planned.name!r}: CVAT has other frames than were sent; "
                 "delete it there and push again"
             )
-        self._propose(planned, kept, names)
+        if is_new or not self._is_begun(kept):
+            self._propose(planned, kept, names)
         self._assign(planned, kept)
         validation = self._plan.options.validation
         return PushedTask(
@@ -209,26 +210,37 @@ class Shipment:
                 self._gateway.delete_task(task.id)
         return kept
 
-    def sweep(self) -> None:
-        """Leave one task a key, and none of another cut of this round."""
+    def sweep(self) -> dict[str, RemoteTask]:
+        """Leave one task a key, and none of another cut of this round.
+
+        Comes back with those that were there twice, by key: what an earlier, killed push had sent
+        may appear late.
+        """
         planned = {task.key: task for task in self._plan.tasks}
         stems = {key.rpartition(":")[0] for key in planned}
+        settled: dict[str, RemoteTask] = {}
         for key, found in self.existing().items():
             stem, _, part = key.rpartition(":")
             if key in planned:
                 if len(found) > 1:
                     whole = [task for task in found if self._is_whole(task, planned[key])]
-                    self.settle(key, found, whole)
+                    kept = self.settle(key, found, whole)
+                    if kept is not None:
+                        settled[key] = kept
             elif stem in stems and part.isdigit():
                 self.settle(key, found, ())
+        return settled
 
     def _is_used(self, task: RemoteTask) -> bool:
         """Whether a person has begun a task: a job, a shape, a tag or a track says so."""
-        if any(job.state != "new" for job in self._gateway.all_jobs(task.id)):
+        if self._is_begun(task):
             return True
         drawn = self._gateway.task_annotations(task.id)
         by_hand = any(shape.source != "auto" for shape in drawn.shapes)
         return by_hand or bool(drawn.tags) or drawn.n_tracks > 0
+
+    def _is_begun(self, task: RemoteTask) -> bool:
+        return any(job.state != "new" for job in self._gateway.all_jobs(task.id))
 
     def _is_whole(self, task: RemoteTask, planned: PlannedTask) -> bool:
         if task.n_frames < len(planned.frames):

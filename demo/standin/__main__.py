@@ -62,6 +62,7 @@ def read_functions(urls: tuple[str, ...], yamls: tuple[str, ...]) -> tuple[Funct
 @click.option("--function", "urls", multiple=True, help="NAME=URL of a running function.")
 @click.option("--function-yaml", "yamls", multiple=True, help="NAME=PATH of its function.yaml.")
 @click.option("--latency-ms", default=0.0, show_default=True, help="Added to each request.")
+@click.option("--work-ms", default=0.0, show_default=True, help="Of each background job.")
 @click.option("--fault-rate", default=0.0, show_default=True, help="Fraction of failed requests.")
 @click.option("--hang-rate", default=0.0, show_default=True, help="Fraction never answered.")
 @click.option("--fault-seed", default=0, show_default=True)
@@ -86,6 +87,7 @@ def main(
     urls: tuple[str, ...],
     yamls: tuple[str, ...],
     latency_ms: float,
+    work_ms: float,
     fault_rate: float,
     hang_rate: float,
     fault_seed: int,
@@ -104,6 +106,7 @@ def main(
         functions=read_functions(urls, yamls),
         function_timeout_s=function_timeout_s,
         latency_ms=latency_ms,
+        work_ms=work_ms,
         fault_rate=fault_rate,
         hang_rate=hang_rate,
         fault_seed=fault_seed,

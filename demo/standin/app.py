@@ -50,6 +50,8 @@ class Settings:
     """Delay added to each request."""
     fault_rate: float = 0.0
     """Fraction of requests answered with 429, 502, 503 or 504."""
+    work_ms: float = 0.0
+    """Time each piece of background work is taken to need."""
     hang_rate: float = 0.0
     """Fraction of requests never answered."""
     fault_seed: int = 0
@@ -64,7 +66,7 @@ def create_app(settings: Settings, on_ready: Callable[[], None] | None = None) -
         user_id = accounts.ensure_user(store, username, password, superuser=i == 0)
         if i == 0 and settings.token is not None:
             accounts.ensure_token(store, user_id, settings.token)
-    queue = background.Background(store)
+    queue = background.Background(store, settings.work_ms / 1000)
     secret = functions.new_secret(settings.data_dir)
     gateway = functions.Gateway(settings.functions, settings.function_timeout_s, secret)
     sender = webhooks.Webhooks(store, settings.webhook_disorder, settings.fault_seed)

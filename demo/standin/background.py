@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,10 +16,14 @@ from demo.standin.store import Record, Store, now
 
 
 class Background:
-    """A queue of two threads whose jobs are remembered in the store."""
+    """A queue of two threads whose jobs are remembered in the store.
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    CVAT's own workers are processes that read, sort and describe every file; `work_s` is the time
+    they are taken to need for a job, beside what this server itself does.
+    """
+
+    def __init__(self, store: Store, work_s: float = 0.0) -> None:
+        self._store, self._work_s = store, work_s
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="standin-background")
         store.run(
             "UPDATE requests SET status = 'failed', message = 'The server was restarted',"
@@ -45,6 +50,7 @@ class Background:
             "UPDATE requests SET status = 'started', started = ? WHERE id = ?", now(), rq_id
         )
         status, message, result = "finished", "", None
+        time.sleep(self._work_s)
         try:
             result = work()
         except (RefusalError, OSError, ValueError, KeyError, sqlite3.Error) as error:

@@ -135,3 +135,36 @@ def test_two_tasks_of_one_key_become_one_and_the_one_people_use_stays(
     again = push_it(folder, plan, gateway, access)
     assert again.tasks[0].task_id == twin.id
     assert len(gateway.tasks(first.project_id)) == len(plan.tasks)
+
+
+class Late:
+    """A gateway beside which an earlier, killed push's task appears late, and is begun at once."""
+
+    def __init__(self, gateway: CvatGateway, access: Access) -> None:
+        self._gateway, self._access = gateway, access
+        self.twin: int | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._gateway, name)
+        if name != "create_task" or self.twin is not None:
+            return method
+
+        def twice(*args: Any, **options: Any) -> Any:
+            made = method(*args, **options)
+            if self.twin is None:
+                self.twin = method(*args, **options).id
+                job = self._gateway.jobs(self.twin)[0]
+                call(self._access, "PATCH", f"/api/jobs/{job.id}", {"state": "in progress"})
+            return made
+
+        return twice
+
+
+def test_a_task_that_appears_late_and_is_begun_is_the_one_that_is_kept(
+    folder: RoundFolder, plan: PushPlan, gateway: CvatGateway, access: Access
+) -> None:
+    late = Late(gateway, access)
+    plan = planned(folder, plan, frames_per_task=5)
+    pushed = push_it(folder, plan, late, access)
+    assert [task.task_id for task in pushed.tasks] == [late.twin]
+    assert [task.id for task in gateway.tasks(pushed.project_id)] == [late.twin]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from bench.cvat import Tally, kill_figures, there_and_back
+from bench.cvat import AIMS, Tally, kill_figures, pull_figures, there_and_back
 from casebook.errors import AccessError, RemoteError, UnreachableError
 from casebook.home import locked
 from casebook.rounds import RoundFolder
@@ -216,3 +216,10 @@ def test_a_given_authority_is_trusted(secure: Access, certificate: tuple[Path, P
     ):
         with CvatGateway(access) as gateway:
             assert "stand-in" in gateway.about()
+
+
+def test_the_bench_measures_what_it_names_and_checks_the_answers() -> None:
+    figures = pull_figures(quick=True)
+    assert set(figures) == {"pull_client_cpu_ratio", "pull_cpu_ms_per_mask"}
+    assert all(value is not None and value > 0 for value in figures.values())
+    assert "pull_client_cpu_ratio" in AIMS
