@@ -5,6 +5,8 @@ Knows the order of COCO's fields, and nothing of CVAT.
 
 import json
 import re
+from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -98,9 +100,9 @@ class Proposals:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._places: dict[str, list[tuple[int, int]]] = {}
+        self._places: dict[str, array[int]] = {}
+        """For each mask of a frame: where it begins, how long it is, its label's number."""
         self._labels: dict[int, str] = {}
-        self._counts: dict[str, dict[int, int]] = {}
         try:
             self._read()
         except FileNotFoundError:
@@ -113,12 +115,13 @@ class Proposals:
 
     def _read(self) -> None:
         names: dict[int, str] = {}
+        used: set[int] = set()
         with self._path.open("rb") as stream:
             for kind, begin, length in _entries(self._path):
                 if kind == "images":
                     image = _parsed(stream, begin, length, CocoImage)
                     names[image.id] = image.file_name
-                    self._places[image.file_name] = []
+                    self._places[image.file_name] = array("q")
                 elif kind == "categories":
                     category = _parsed(stream, begin, length, CocoCategory)
                     self._labels[category.id] = category.name
@@ -127,13 +130,11 @@ class Proposals:
                     name = names.get(annotation.image_id)
                     if name is None:
                         raise ValueError(f"annotation {annotation.id} is of an unknown image")
-                    self._places[name].append((begin, length))
-                    counts = self._counts.setdefault(name, {})
-                    category_id = annotation.category_id
-                    counts[category_id] = counts.get(category_id, 0) + 1
-        unknown = {number for counts in self._counts.values() for number in counts}
-        if unknown - set(self._labels):
-            raise ValueError(f"category {min(unknown - set(self._labels))} is unknown")
+                    self._places[name].extend((begin, length, annotation.category_id))
+                    used.add(annotation.category_id)
+        if used - set(self._labels):
+            raise ValueError(f"category {min(used - set(self._labels))} is unknown")
+        self._used = frozenset(self._labels[number] for number in used)
 
     @property
     def file_names(self) -> frozenset[str]:
@@ -143,20 +144,20 @@ class Proposals:
     @property
     def labels(self) -> frozenset[str]:
         """Names of the labels that occur."""
-        used = {number for counts in self._counts.values() for number in counts}
-        return frozenset(self._labels[number] for number in used)
+        return self._used
 
     def count(self, file_name: str) -> dict[str, int]:
         """Number of masks on a frame, by label."""
-        counts = self._counts.get(file_name, {})
-        return {self._labels[number]: count for number, count in counts.items()}
+        numbers = self._places.get(file_name, array("q"))[2::3]
+        return dict(Counter(self._labels[number] for number in numbers))
 
     def of(self, file_names: Sequence[str]) -> tuple[ProposedMask, ...]:
         """The masks on some frames, read from the file now."""
         found = []
         with self._path.open("rb") as stream:
             for name in file_names:
-                for begin, length in self._places.get(name, ()):
+                places = self._places.get(name, array("q"))
+                for begin, length in zip(places[0::3], places[1::3], strict=True):
                     annotation = _parsed(stream, begin, length, CocoAnnotation)
                     label = self._labels[annotation.category_id]
                     found.append(ProposedMask(file_name=name, label=label, annotation=annotation))
