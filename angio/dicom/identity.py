@@ -10,8 +10,10 @@ from datetime import datetime, timedelta
 from pydicom.datadict import keyword_for_tag
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.multival import MultiValue
+from pydicom.uid import UID
 
-METHOD = "keep-list 1 (after DICOM PS3.15 Annex E, basic profile)"
+METHOD = "keep-list 2 (after DICOM PS3.15 Annex E, basic profile)"
 
 KEPT = frozenset(
     {
@@ -30,6 +32,20 @@ KEPT = frozenset(
     }
 )  # fmt: skip
 """Geometry, timing and pixels: what measurement needs, and nothing that names or dates anybody."""
+PIXELS = 0x7FE00010
+TERMS = frozenset(
+    {
+        "XA", "RF", "US", "OT", "DX", "CR", "MR", "CT", "ORIGINAL", "DERIVED", "PRIMARY",
+        "SECONDARY", "SINGLE PLANE", "SINGLE A", "SINGLE B", "BIPLANE A", "BIPLANE B", "STATIC",
+        "DYNAMIC", "FIDUCIAL", "GEOMETRY", "RECTANGLE", "ROUND", "HEXAGONAL", "SC", "GR", "LIN",
+        "LOG", "DISP", "SQRT", "MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL", "YBR_FULL_422",
+        "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT", "PALETTE COLOR", "00", "01", "",
+    }
+)  # fmt: skip
+"""Words a kept element may hold: the standard's own. A name typed into one of them is no such word.
+
+Source: DICOM PS3.3 C.7.3.1.1.1, C.7.6.3.1.2, C.8.7.1, C.8.7.5, C.8.7.8.
+"""
 REMAPPED = frozenset({"SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"})
 SHIFTED = frozenset({"StudyDate"})
 
@@ -53,6 +69,34 @@ def patient_key(ds: Dataset) -> str:
 def instance_key(ds: Dataset) -> str:
     """What identifies the file among all files; empty when absent."""
     return str(ds.get("SOPInstanceUID") or "").strip()
+
+
+def _is_plain(element: DataElement) -> bool:
+    """Whether a kept element holds what it should: numbers, the standard's words, or pixels."""
+    if element.tag == PIXELS:
+        return True
+    if element.VR in ("SQ", "UN", "OB", "OW"):
+        return False
+    values = element.value if isinstance(element.value, MultiValue) else [element.value]
+    return all(_is_word_or_number(value) for value in values)
+
+
+def _is_word_or_number(value: object) -> bool:
+    if value is None or isinstance(value, (int, float)):
+        return True
+    text = str(value).strip()
+    if text.upper() in TERMS or _is_known_uid(value):
+        return True
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_known_uid(value: object) -> bool:
+    """Whether it is a UID of the standard, which has a name."""
+    return isinstance(value, UID) and value.name != str(value)
 
 
 def _count(ds: Dataset) -> int:
@@ -86,7 +130,7 @@ def strip(
     kept = []
     for element in ds:
         keyword = keyword_for_tag(element.tag)
-        if keyword in KEPT:
+        if keyword in KEPT and _is_plain(element):
             clean.add(element)
             kept.append(keyword)
         elif keyword in REMAPPED:
