@@ -21,7 +21,7 @@ from angio.dicom.read import (
     open_dataset,
     subtractable_frames,
 )
-from angio.frames import METHOD, choose_frame
+from angio.frames import METHOD, NO_INFLOW_NOTE, choose_frame
 from angio.importing import FILE
 from angio.intake import ImportReport, Incoming, Pictures, Progress, around, key_for, take_in
 from angio.rendering import Look, render_frame, rendering_of, upright_frame
@@ -32,7 +32,6 @@ from casebook.home import Home
 from casebook.split import split_of
 
 CHOSEN_NOTE = "frame chosen by what it shows; `casebook show` gives the score"
-NO_INFLOW_NOTE = "no contrast is seen to come or go; look at the chosen frame"
 MIDDLE_NOTE = "ultrasound: the middle frame is taken"
 
 

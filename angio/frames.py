@@ -17,6 +17,7 @@ from casebook.errors import DataError
 METHOD = "filling × stillness × sharpness, 1"
 """Name and version of the choice."""
 
+NO_INFLOW_NOTE = "no contrast is seen to come or go; look at the chosen frame"
 _SIDE_PX = 256
 """Frames are compared at about this size: vessels stay visible, noise does not."""
 _BACKGROUND_PX = 8.0

@@ -4,20 +4,23 @@ Rows become pseudonymous cases; a row that cannot be used is reported and never 
 CSV is read twice, a row at a time: once for the splits of the patients, once for the cases.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import UInt16
 
-from angio.arrays import open_array
+from angio.array_cines import CINE, ArrayCine
 from angio.contours import Contours, read_contours
 from angio.csv_files import CsvFile, open_csv
 from angio.deident import keyed, pseudonym, remapped_uid, shift_days
 from angio.dicom.identity import METHOD, strip
-from angio.dicom.read import Cine, cine_of, open_dataset
+from angio.dicom.read import Cine, cine_of, frames_of, n_frames_of, open_dataset
+from angio.frames import METHOD as FRAME_METHOD
+from angio.frames import NO_INFLOW_NOTE, FrameChoice, choose_frame
 from angio.intake import (
     ImportReport,
     Incoming,
@@ -34,7 +37,6 @@ from angio.rendering import render_frame, upright
 from angio.review import Desk
 from angio.source_files import size_of
 from casebook.cases import Case, PixelSpacing, Split, View
-from casebook.catalogue import MAX_IMAGE_PX
 from casebook.errors import DataError
 from casebook.home import Home
 from casebook.labels import LabelSet
@@ -43,7 +45,6 @@ from casebook.split import split_of
 ANGLES_AGREE_DEG = 5.0
 FILE = "the DICOM file"
 """What messages call it: lab file names often carry the patient's number."""
-CINE = "the cine file"
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,8 @@ def _read_row(row: LabRow, split: Split, person: str, reading: _Reading) -> Inco
         )
     contours = read_contours(row.contours) if row.contours else None
     named = row.frame if row.frame is not None else contours.frame if contours else None
-    cine, frame, tags = _cine(row, named, person, reading)
+    run = _cine(row, named, person, reading)
+    cine, frame = run.cine, run.frame
     own = cine.views[cine.frames.index(frame)]
     spacing = (contours.spacing if contours else None) or cine.spacing
     view = own or row.view or (contours.view if contours else None)
@@ -206,16 +208,16 @@ def _read_row(row: LabRow, split: Split, person: str, reading: _Reading) -> Inco
         round=row.round,
         lesion_box_xyxy=row.lesion_box_xyxy,
         image_sha256=pictures.sha256(frame),
-        deid=pictures.record(*tags),
-        extra=row.extra,
+        deid=pictures.record(*run.tags),
+        extra=row.extra if run.choice is None else {**row.extra, "frame_choice": _how(run.choice)},
     )
     drawn, defects = drawn_of(row, case, reading.labels, contours)
     pseudo = None
     if drawn is None:
         pseudo, defects = pseudo_of(row, case, reading.labels)
     remarks = [*_remarks(row, own, contours, frame), *row.remarks]
-    if named is None and cine.n_frames > 1:
-        remarks.append(UNNAMED_FRAME)
+    if run.choice is not None:
+        remarks += [UNNAMED_FRAME] if run.choice.inflow_seen else [UNNAMED_FRAME, NO_INFLOW_NOTE]
     return Incoming(
         case=case,
         frames=pictures.frames,
@@ -229,25 +231,47 @@ def _read_row(row: LabRow, split: Split, person: str, reading: _Reading) -> Inco
     )
 
 
-UNNAMED_FRAME = "no frame_index and no frame in the contours; the middle frame was taken"
+UNNAMED_FRAME = (
+    "no frame_index and no frame in the contours; the frame that shows most was taken (`casebook "
+    "show` gives its score)"
+)
 
 
-def _cine(
-    row: LabRow, named: int | None, person: str, reading: _Reading
-) -> tuple[Cine, int, tuple[str, tuple[str, ...], int]]:
-    """The wanted frames, which of them is annotated, and what was done with the tags."""
+def _how(choice: FrameChoice) -> str:
+    return f"chosen ({FRAME_METHOD}): {choice}"
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The frames read of a run, and how they came about."""
+
+    cine: Cine
+    frame: int
+    """The annotated one."""
+    tags: tuple[str, tuple[str, ...], int]
+    """What was done with the header: method, tags kept, number removed."""
+    choice: FrameChoice | None = None
+    """Given when nobody named the frame."""
+
+
+def _cine(row: LabRow, named: int | None, person: str, reading: _Reading) -> _Run:
+    """The wanted frames and which of them is annotated; the fullest one where nobody named one."""
     if row.dicom is None:
         if row.cine is None:
             raise DataError("neither dicom_path nor cine_path is given; one is needed")
-        cine, frame = _array_cine(row.cine, row, named, reading.neighbours)
-        return cine, frame, ("array file without header", (), 0)
+        array = ArrayCine(row.cine)
+        frame, choice = _frame(named, array.n_frames, array)
+        if frame >= array.n_frames:
+            raise DataError(
+                f"{CINE} has {array.n_frames} frames; frame {frame} was asked for; correct "
+                "frame_index"
+            )
+        cine = array.read(around(frame, array.n_frames, reading.neighbours), row.view)
+        return _Run(cine, frame, ("array file without header", (), 0), choice)
     size_of(row.dicom, FILE)
     ds = open_dataset(row.dicom, FILE)
-    try:
-        n_frames = int(ds.get("NumberOfFrames") or 1)
-    except (TypeError, ValueError):
-        n_frames = 1
-    frame = n_frames // 2 if named is None else named
+    n_frames = n_frames_of(ds, FILE)
+    frame, choice = _frame(named, n_frames, frames_of(ds, FILE, upright=True))
     wanted = around(frame, n_frames, reading.neighbours) or (frame,)
     cine = cine_of(ds, FILE, wanted)
     clean = strip(
@@ -256,32 +280,19 @@ def _cine(
         remap_uid=partial(remapped_uid, reading.key),
         shift_days=shift_days(reading.key, row.patient_id),
     )
-    return cine, frame, (METHOD, clean.kept, clean.removed)
+    return _Run(cine, frame, (METHOD, clean.kept, clean.removed), choice)
 
 
-def _array_cine(path: Path, row: LabRow, named: int | None, neighbours: int) -> tuple[Cine, int]:
-    """Frames of an NPY file: frames × height × width, 0..1 or 8 bits."""
-    array = open_array(path, CINE)
-    shape = array.shape if array.ndim != 2 else (1, *array.shape)
-    if len(shape) != 3 or shape[1] * shape[2] > MAX_IMAGE_PX:
-        raise DataError(f"{CINE} has shape {shape}; expected frames × height × width; save it so")
-    frame = shape[0] // 2 if named is None else named
-    if frame >= shape[0]:
-        raise DataError(
-            f"{CINE} has {shape[0]} frames; frame {frame} was asked for; correct frame_index"
-        )
-    wanted = around(frame, shape[0], neighbours)
-    frames = np.asarray(array.reshape(shape)[list(wanted)])
-    if frames.dtype.kind == "f":
-        if not np.isfinite(frames).all() or frames.min() < 0 or frames.max() > 1:
-            raise DataError(f"{CINE} has values outside 0..1; save it as 0..1 or 8 bits")
-        stored, bits = np.rint(frames.astype(np.float64) * 65535).astype(np.uint16), 16
-    elif frames.dtype == np.uint8:
-        stored, bits = frames.astype(np.uint16), 8
-    else:
-        raise DataError(f"{CINE} has type {frames.dtype}; save it as 0..1 or 8 bits")
-    views: tuple[View | None, ...] = (row.view,) * len(wanted)
-    return Cine(stored, wanted, shape[0], bits, "MONOCHROME2", None, None, views, None), frame
+def _frame(
+    named: int | None, n_frames: int, frames: Iterable[UInt16[np.ndarray, "h w"]]
+) -> tuple[int, FrameChoice | None]:
+    """The frame somebody named, else the only one, else the one that shows most."""
+    if named is not None:
+        return named, None
+    if n_frames == 1:
+        return 0, None
+    choice = choose_frame(frames)
+    return choice.frame, choice
 
 
 def _remarks(
