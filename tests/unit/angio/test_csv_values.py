@@ -9,7 +9,7 @@ import pytest
 from angio.contours import Axis, angle_deg, read_contours
 from angio.lab_csv import CsvOptions, parse_row, patient_of, phase_of, segment_of
 from angio.phantoms.truth import StudyTruth
-from casebook.errors import DataError
+from casebook.errors import DataError, MaskError
 from casebook.labels import LabelSet
 
 Row = dict[str, str]
