@@ -4,6 +4,8 @@ A pointer is a plain file with an id, replaced atomically. Knows no model.
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,11 +15,14 @@ from pydantic import Field, JsonValue
 
 from casebook.documents import Document, read_document, sha256_of_file, write_bytes, write_document
 from casebook.errors import ModelError, StateError
-from casebook.home import Home
+from casebook.home import Home, locked
 
 _ID = re.compile(r"^[a-z0-9][a-z0-9._-]{0,63}$")
 RESERVED = frozenset({"promoted", "released", "calibration", "specialists.json"})
 """Names in models/ that are not models."""
+PRUNED = "pruned.json"
+"""Beside the card of a model whose weights were taken away (`trainer prune`)."""
+_LOCK_WAIT_S = 10.0
 
 
 class ModelCard(Document):
@@ -78,10 +83,13 @@ class Registry:
         files = {
             path.relative_to(folder).as_posix(): sha256_of_file(path)
             for path in sorted(folder.rglob("*"))
-            if path.is_file() and path.name != "card.json" and not path.name.startswith(".")
+            if path.is_file()
+            and path.name not in {"card.json", PRUNED}
+            and not path.name.startswith(".")
         }
         sealed = card.with_(files=files)
         write_document(folder / "card.json", sealed)
+        (folder / PRUNED).unlink(missing_ok=True)  # made again
         return sealed
 
     def card(self, model_id: str) -> ModelCard:
@@ -104,6 +112,11 @@ class Registry:
             ModelError: a file is missing or damaged.
         """
         card = self.card(model_id)
+        if (self.folder(model_id) / PRUNED).exists():
+            raise ModelError(
+                f"model {model_id}: its weights were pruned, only its card is kept; restore them "
+                f"from a backup (and remove its {PRUNED}), or take one of `trainer models`"
+            )
         for name, digest in card.files.items():
             path = self.folder(model_id) / name
             if not path.is_file() or sha256_of_file(path) != digest:
@@ -122,21 +135,42 @@ class Registry:
         return _read_pointer(self.home.models / "promoted")
 
     def promote(self, model_id: str, reason: str) -> None:
-        """Point to another teacher, after its files were found whole."""
-        self.verify(model_id)
-        write_bytes(self.home.models / "promoted", f"{model_id}\n".encode())
-        self.home.audit("promote", model_id, reason)
+        """Point to another teacher, after its files were found whole.
+
+        Raises:
+            BusyError: another promotion, or a pruning, is under way.
+        """
+        with self.changing():
+            self.verify(model_id)
+            write_bytes(self.home.models / "promoted", f"{model_id}\n".encode())
+            self.home.audit("promote", model_id, reason)
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Hold the models in use and their files as they are: one change at a time.
+
+        Raises:
+            BusyError: somebody else changes them.
+        """
+        lock = self.home.models / ".lock"
+        with locked(lock, "a change of the models in use", timeout_s=_LOCK_WAIT_S):
+            yield
 
     def released(self) -> str | None:
         """Version of the student in use, when there is one."""
         return _read_pointer(self.home.models / "released" / "current")
 
     def release(self, version: str, reason: str) -> None:
-        """Point to another released bundle."""
-        if not (self.home.models / "released" / version / "manifest.json").is_file():
-            raise ModelError(f"bundle {version} is not in models/released; export it first")
-        write_bytes(self.home.models / "released" / "current", f"{version}\n".encode())
-        self.home.audit("release", version, reason)
+        """Point to another released bundle.
+
+        Raises:
+            BusyError: a promotion or a pruning is under way.
+        """
+        with self.changing():
+            if not (self.home.models / "released" / version / "manifest.json").is_file():
+                raise ModelError(f"bundle {version} is not in models/released; export it first")
+            write_bytes(self.home.models / "released" / "current", f"{version}\n".encode())
+            self.home.audit("release", version, reason)
 
 
 def _read_pointer(path: Path) -> str | None:

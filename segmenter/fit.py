@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from casebook.documents import write_bytes
-from casebook.errors import ConfigError, TrainingError
+from casebook.errors import AngioloopError, ConfigError, TrainingError
 from segmenter.steps import Part, Step
 from segmenter.tuning import Strategy
 
@@ -228,7 +228,11 @@ def fit(
                     for name, figure in figures.items():
                         writer.add_scalar(name, figure, state.step)
                 if progress is not None and step.leads:
-                    progress(report())
+                    try:
+                        progress(report())
+                    except AngioloopError:  # told to stop: what is done is kept
+                        _save(directory, named, optimizer, state, config)
+                        raise
             if state.step % config.checkpoint_every == 0 or is_last:
                 if step.leads:
                     _save(directory, named, optimizer, state, config)

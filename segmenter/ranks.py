@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -65,7 +65,7 @@ def leads() -> bool:
     return not started or torch.distributed.get_rank() == 0
 
 
-def launch(module: str, arguments: Sequence[str], processes: int) -> Iterator[str]:
+def launch(module: str, arguments: Sequence[str], processes: int) -> Generator[str, None, None]:
     """Run a module in several processes under torchrun; what the first of them prints, by line.
 
     Raises:

@@ -15,6 +15,7 @@ from casebook.errors import StateError, UnreachableError
 from casebook.home import Home
 from casebook.rounds import RoundFolder
 from trainer.app import configured_app
+from trainer.cancellation import is_cancelled
 from trainer.requests import Request, ask, pending
 
 STEP_FILES = {
@@ -77,6 +78,8 @@ def queue_steps(
 ) -> None:
     """Put steps in the queue, one after the other, and see that somebody does them."""
     request = pending(folder)
+    if request is not None and is_cancelled(folder, request.at):
+        request = None  # about to stop
     if folder.home.embedded and request is not None and _covers(request, steps, conf, overrides):
         ensure_worker(folder.home)  # one that lives is at it; a new one resumes it
         return
@@ -87,7 +90,6 @@ def queue_steps(
         "conf": str(conf.resolve()),
         "overrides": list(overrides),
     }
-    links = [app.signature(f"angioloop.{step}", kwargs=kwargs, immutable=True) for step in steps]
     try:
         if folder.home.embedded:
             ensure_worker(folder.home)  # before asking: a worker that starts resumes what it finds
@@ -96,7 +98,9 @@ def queue_steps(
                 f"no worker answers on {_address(folder.home)} within {_ANSWER_S:.0f} s; start one "
                 "with `python -m trainer.worker`"
             )
-        ask(folder, steps, conf, overrides)
+        kwargs["asked"] = ask(folder, steps, conf, overrides).at.isoformat()
+        names = [f"angioloop.{step}" for step in steps]
+        links = [app.signature(name, kwargs=kwargs, immutable=True) for name in names]
         chain(*links, app=app).apply_async(retry=False)
     except (OperationalError, OSError) as problem:
         raise UnreachableError(

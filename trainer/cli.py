@@ -1,4 +1,4 @@
-"""The `trainer` command: train a round, follow it, see and choose models, write reports.
+"""The `trainer` command: train a round, follow it, stop it, write reports.
 
 Knows no step; work is queued by name and followed on disk.
 """
@@ -13,16 +13,27 @@ import click
 
 from casebook.documents import Document
 from casebook.embedded import worker_alive
-from casebook.errors import AngioloopError, StateError
+from casebook.errors import AngioloopError, BusyError, StateError
 from casebook.home import Home
-from casebook.registry import ModelCard, Registry
+from casebook.registry import Registry
 from casebook.rounds import RoundFolder
+from trainer import cancellation
 from trainer.follow import Display, follow
-from trainer.lineage import previous_teacher
+from trainer.model_commands import models, promote, prune, rollback
+from trainer.options import (
+    conf_option,
+    detach_option,
+    home_option,
+    json_option,
+    round_option,
+    set_option,
+)
 from trainer.requests import failure, pending, round_folders
 
 F = TypeVar("F", bound=Callable[..., Any])
 INTERRUPTED = 130
+STOP_S = 60.0
+"""How long `trainer cancel` waits for the step to stop."""
 
 
 class Commands(click.Group):
@@ -37,22 +48,6 @@ class Commands(click.Group):
             sys.exit(problem.exit_code)
 
 
-_home = click.option("--home", type=click.Path(path_type=Path), help="The workspace.")
-_conf = click.option(
-    "--conf",
-    type=click.Path(path_type=Path),
-    default=Path("conf"),
-    show_default=True,
-    help="Folder of round-NN.yaml.",
-)
-_json = click.option("--json", "as_json", is_flag=True, help="Answer as JSON.")
-_detach = click.option("--detach", is_flag=True, help="Queue only; do not follow.")
-_round = click.option("--round", "number", type=click.IntRange(min=1), help="Round.")
-_set = click.option(
-    "--set", "overrides", multiple=True, metavar="NAME=VALUE", help="For instance train.lr=1e-4."
-)
-
-
 @click.group(cls=Commands)
 def main() -> None:
     """Training rounds: from pulled annotations to a promoted model and its report."""
@@ -60,11 +55,11 @@ def main() -> None:
 
 @main.command()
 @click.option("--round", "number", type=click.IntRange(min=1), required=True, help="Round.")
-@_home
-@_conf
-@_set
+@home_option
+@conf_option
+@set_option
 @click.option("--force", is_flag=True, help="Train again: drops the round's candidate and after.")
-@_detach
+@detach_option
 def train(
     number: int,
     home: Path | None,
@@ -95,8 +90,8 @@ def train(
 
 
 @main.command(name="follow")
-@_round
-@_home
+@round_option
+@home_option
 def follow_command(number: int | None, home: Path | None) -> None:
     """Follow a round that is being worked on; Ctrl-C stops only the following.
 
@@ -109,8 +104,34 @@ def follow_command(number: int | None, home: Path | None) -> None:
 
 
 @main.command()
-@_home
-@_json
+@click.option("--round", "number", type=click.IntRange(min=1), required=True, help="Round.")
+@click.option("--reason", default="", help="Kept in audit.jsonl and told to who follows.")
+@home_option
+def cancel(number: int, reason: str, home: Path | None) -> None:
+    """Stop a round's work; what is done stays, and `trainer train` goes on from there.
+
+    A step stops when it next tells how far it is, a training with a checkpoint of that moment.
+
+    Example: trainer cancel --round 2 --reason "wrong labels"
+    """
+    folder = RoundFolder(Home.resolve(home), number)
+    step = cancellation.cancel(folder, reason)
+    click.echo(f"round {number:02d}: {step} is called off", err=True)
+    if not cancellation.wait(folder, STOP_S):
+        raise BusyError(
+            f"round {number:02d}: {step} has not stopped within {STOP_S:.0f} s, and will when it "
+            "next tells how far it is; `trainer status` shows when nothing is queued any more"
+        )
+    found = failure(folder)
+    if found is None or found.kind != cancellation.CancelledError.__name__:
+        click.echo(f"round {number:02d}: was over before it could be stopped ({folder.state()})")
+        return
+    click.echo(f"round {number:02d}: stopped before the end of {found.step}")
+
+
+@main.command()
+@home_option
+@json_option
 def status(home: Path | None, as_json: bool) -> None:
     """Show each round's state, what is queued and which teacher is in use.
 
@@ -132,59 +153,8 @@ def status(home: Path | None, as_json: bool) -> None:
 
 
 @main.command()
-@_home
-@_json
-def models(home: Path | None, as_json: bool) -> None:
-    """List the models of the workspace, oldest first; * is the teacher in use.
-
-    Example: trainer models
-    """
-    registry = Registry(Home.resolve(home))
-    cards, promoted = registry.cards(), registry.promoted()
-    if as_json:
-        entries = [
-            {**card.model_dump(mode="json"), "promoted": card.model_id == promoted}
-            for card in cards
-        ]
-        click.echo(json.dumps(entries))
-        return
-    for card in cards:
-        click.echo(_model_line(card, is_promoted=card.model_id == promoted))
-
-
-@main.command()
-@click.argument("model_id")
-@click.option("--reason", required=True, help="Kept in audit.jsonl.")
-@_home
-def promote(model_id: str, reason: str, home: Path | None) -> None:
-    """Take a model as the teacher by hand.
-
-    Example: trainer promote round-02-1a2b3c4d --reason "visual review"
-    """
-    registry = Registry(Home.resolve(home))
-    if registry.card(model_id).kind != "teacher":
-        raise StateError(f"{model_id} is a {registry.card(model_id).kind}, not a teacher")
-    registry.promote(model_id, reason)
-    click.echo(f"{model_id} is the teacher now")
-
-
-@main.command()
-@click.option("--reason", required=True, help="Kept in audit.jsonl.")
-@_home
-def rollback(reason: str, home: Path | None) -> None:
-    """Go back to the teacher that was in use before the present one.
-
-    Example: trainer rollback --reason "misses the LCX"
-    """
-    place = Home.resolve(home)
-    model_id = previous_teacher(place)
-    Registry(place).promote(model_id, f"rollback: {reason}")
-    click.echo(f"{model_id} is the teacher again")
-
-
-@main.command()
-@_home
-@_json
+@home_option
+@json_option
 def report(home: Path | None, as_json: bool) -> None:
     """Write the report over all rounds: rounds/report.html and report.json.
 
@@ -201,10 +171,10 @@ def report(home: Path | None, as_json: bool) -> None:
 
 
 @main.command()
-@_home
-@_conf
-@_set
-@_detach
+@home_option
+@conf_option
+@set_option
+@detach_option
 def control(home: Path | None, conf: Path, overrides: tuple[str, ...], detach: bool) -> None:
     """Train as many steps on round 1's data only: what did the corrections bring?
 
@@ -216,11 +186,11 @@ def control(home: Path | None, conf: Path, overrides: tuple[str, ...], detach: b
 
 
 @main.command()
-@_home
-@_conf
-@_set
-@_detach
-@_json
+@home_option
+@conf_option
+@set_option
+@detach_option
+@json_option
 @click.option("--adopt", is_flag=True, help="Let those clearly better answer for their views.")
 def specialists(
     home: Path | None,
@@ -265,10 +235,10 @@ def specialists(
 
 
 @main.command()
-@_home
-@_conf
-@_set
-@_detach
+@home_option
+@conf_option
+@set_option
+@detach_option
 def distil(home: Path | None, conf: Path, overrides: tuple[str, ...], detach: bool) -> None:
     """Distil the promoted teacher to the ONNX student and release it if it passes the gates.
 
@@ -361,11 +331,8 @@ def _worker_words(worker: bool | None) -> str:
     return "a worker is at work" if worker else "no worker runs"
 
 
-def _model_line(card: ModelCard, *, is_promoted: bool) -> str:
-    mark = "*" if is_promoted else " "
-    figures = "  ".join(f"{name} {value:.3f}" for name, value in sorted(card.figures.items()))
-    return f"{mark} {card.model_id}  {card.kind}  {card.architecture}  {figures}".rstrip()
-
+for _command in (models, promote, prune, rollback):
+    main.add_command(_command)
 
 if __name__ == "__main__":
     main()

@@ -6,6 +6,7 @@ GPUs, is more than one. Knows nothing of queues.
 
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from pydantic import Field
@@ -83,12 +84,14 @@ def train_together(
         vessel=vessel,
     )
     last: RankWord | None = None
-    for line in launch("trainer.ranks", [order.model_dump_json(by_alias=True)], processes):
-        if not line.startswith("{"):
-            continue
-        last = RankWord.model_validate_json(line)
-        if last.resumed_from is None:
-            progress(Progress(last.step, last.steps, last.fraction, last.seconds, last.figures))
+    said = launch("trainer.ranks", [order.model_dump_json(by_alias=True)], processes)
+    with closing(said):  # a progress that raises ends the processes
+        for line in said:
+            if not line.startswith("{"):
+                continue
+            last = RankWord.model_validate_json(line)
+            if last.resumed_from is None:
+                progress(Progress(last.step, last.steps, last.fraction, last.seconds, last.figures))
     if last is None or last.resumed_from is None:
         raise TrainingError(
             f"{processes} processes ended without a result; see {directory / 'checkpoints'}, and "

@@ -63,11 +63,13 @@ class StepFailedError(AngioloopError):
 
 def ask(
     folder: RoundFolder, steps: tuple[str, ...], conf: Path, overrides: tuple[str, ...]
-) -> None:
+) -> Request:
     """Write the request for some steps, and forget an earlier failure."""
     folder.file(FAILED).unlink(missing_ok=True)
     where = str(conf.resolve())
-    write(folder, Request(steps=steps, conf=where, overrides=overrides, at=datetime.now(UTC)))
+    request = Request(steps=steps, conf=where, overrides=overrides, at=datetime.now(UTC))
+    write(folder, request)
+    return request
 
 
 def write(folder: RoundFolder, request: Request) -> None:

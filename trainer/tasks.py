@@ -5,16 +5,19 @@ Importing this loads torch; only the worker does.
 
 import logging
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 from celery import Task
+from celery.exceptions import Ignore
 
 from casebook.errors import BusyError
 from casebook.home import Home, locked
 from casebook.rounds import RoundFolder
-from trainer import requests
+from trainer import cancellation, requests
 from trainer.app import app
 from trainer.boxes import boxes
+from trainer.cancellation import CancelledError
 from trainer.control import control
 from trainer.decide import decide, promote
 from trainer.distil import distil
@@ -48,19 +51,29 @@ _RETRIES = 8640
 _log = logging.getLogger(__name__)
 
 
-def run_step(step: str, work: Work) -> None:
+def run_step(step: str, work: Work, asked: datetime | None = None) -> None:
     """Run one step of a round, noting its beginning, its end or its failure.
+
+    Args:
+        asked: When the request was made that the step belongs to, if one was.
 
     Raises:
         BusyError: another worker holds the round.
+        CancelledError: the request was called off.
     """
     folder = work.folder
     folder.path.mkdir(parents=True, exist_ok=True)
     with locked(folder.file(".lock"), f"round {folder.number:02d}", timeout_s=LOCK_WAIT_S):
+        if asked is not None and cancellation.is_cancelled(folder, asked):
+            raise cancellation.close(folder) or cancellation.error(folder)
         requests.begin(folder, step, work.conf, work.overrides)
         folder.event(step, "started", 0.0)
         try:
             message = STEPS[step](work)
+        except CancelledError:
+            folder.event(step, "called off")
+            cancellation.close(folder)
+            raise
         except Exception as problem:
             _log.exception("round %02d: %s failed", folder.number, step)
             requests.fail(folder, step, problem)
@@ -72,11 +85,21 @@ def run_step(step: str, work: Work) -> None:
 
 def _register(step: str) -> Task:
     def task(
-        self: Task, *, round: int, home: str, conf: str, overrides: list[str] | None = None
+        self: Task,
+        *,
+        round: int,
+        home: str,
+        conf: str,
+        overrides: list[str] | None = None,
+        asked: str | None = None,
     ) -> None:
         folder = RoundFolder(Home(Path(home)), round)
+        work = Work(folder, Path(conf), tuple(overrides or ()))
         try:
-            run_step(step, Work(folder, Path(conf), tuple(overrides or ())))
+            run_step(step, work, None if asked is None else datetime.fromisoformat(asked))
+        except CancelledError as problem:
+            _log.info("%s", problem)
+            raise Ignore from problem  # acknowledged, and the steps after it are not queued
         except BusyError as problem:
             raise self.retry(exc=problem, countdown=_RETRY_S) from problem
 

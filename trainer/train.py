@@ -5,7 +5,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from casebook.documents import read_document, sha256_of, write_document
-from casebook.errors import StateError
+from casebook.errors import DataError, StateError
+from casebook.home import Home
+from casebook.leaks import find_leaks
 from casebook.registry import ModelCard
 from casebook.rounds import RoundFolder
 from segmenter.fit import Progress, TrainConfig
@@ -51,6 +53,7 @@ def train(work: Work) -> str:
     config = work.config.model_dump(mode="json", exclude={"labels"})
     identity = [folder.manifest_sha256(), *digests, init_from, json.dumps(config, sort_keys=True)]
     model_id = f"round-{folder.number:02d}-{sha256_of('|'.join(identity).encode())[:8]}"
+    check_apart(folder.home)
     directory = folder.file(f"training/{model_id}")
     result = run(work, rounds, data, work.config.train, init_from, directory)
     card = card_of(work, model_id, result, data, parents=(init_from,))
@@ -75,6 +78,21 @@ def train(work: Work) -> str:
     )
     write_document(folder.file("candidate.json"), candidate)
     return f"{model_id}: {result.fit.steps} steps in {result.fit.seconds:.0f} s"
+
+
+def check_apart(home: Home) -> None:
+    """Refuse to train where something that trains is also scored, by patient or by pixels.
+
+    Raises:
+        DataError: names the pseudonyms or the pixels' hashes, and the cases.
+    """
+    found = [leak for leak in find_leaks(home).leaks if leak.kind != "pixels of two patients"]
+    if found:
+        shown = "; ".join(str(leak) for leak in found[:3])
+        raise DataError(
+            f"what trains is also scored in {len(found)} places: {shown}. Take these cases out of "
+            "one of the two (`casebook check` lists all)"
+        )
 
 
 def _kept(folder: RoundFolder, digests: tuple[str, ...]) -> str:
@@ -114,7 +132,7 @@ def run(
         figures = {name: float(value) for name, value in progress.figures.items()}
         loss = figures.get("mask", figures.get("loss", 0.0))
         of = f" of {progress.steps}" if progress.steps else ""
-        work.folder.event(
+        work.progress(
             step,
             f"step {progress.step}{of}, loss {loss:.3f}",
             min(progress.fraction, 0.99),

@@ -7,6 +7,7 @@ from pathlib import Path
 from casebook.catalogue import Catalogue
 from casebook.registry import Registry
 from casebook.rounds import RoundFolder
+from trainer import cancellation
 from trainer.rounds_config import RoundConfig, read_round_config
 
 
@@ -34,6 +35,17 @@ class Work:
         """The models of the workspace."""
         return Registry(self.folder.home)
 
-    def progress(self, step: str, message: str, fraction: float | None = None) -> None:
-        """Tell whoever follows."""
-        self.folder.event(step, message, fraction)
+    def progress(
+        self,
+        step: str,
+        message: str,
+        fraction: float | None = None,
+        values: dict[str, float] | None = None,
+    ) -> None:
+        """Tell whoever follows, and stop if the work was called off.
+
+        Raises:
+            CancelledError: it was.
+        """
+        self.folder.event(step, message, fraction, values)
+        cancellation.check(self.folder)

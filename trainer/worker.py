@@ -64,6 +64,9 @@ def resume(home: Home, found: Sequence[tuple[RoundFolder, Request]]) -> None:
     from trainer.tasks import TASKS
 
     for folder, request in found:
+        now = requests.pending(folder)
+        if now is None or now.at != request.at:  # called off or asked anew since
+            continue
         if request.resumed >= MAX_RESUMPTIONS:
             step = request.left[0]
             lost = AngioloopError(
@@ -81,9 +84,10 @@ def resume(home: Home, found: Sequence[tuple[RoundFolder, Request]]) -> None:
                     "home": str(home.root),
                     "conf": request.conf,
                     "overrides": list(request.overrides),
+                    "asked": request.at.isoformat(),
                 }
             )
-            if result.failed():
+            if not result.successful():
                 break
 
 

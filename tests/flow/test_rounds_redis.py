@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,6 +68,42 @@ def test_a_round_runs_over_redis_and_says_when_no_worker_is_there(
         worker.kill()
         worker.wait(timeout=10)
     assert RoundFolder(Home(home.root), 1).has("report.html")
+
+
+def test_work_called_off_over_redis_stops_and_goes_on_when_asked(
+    broker: str, tmp_path: Path
+) -> None:
+    home, conf = make_workspace(tmp_path), make_conf(tmp_path, steps=60, every=100)
+    env = {**os.environ, "ANGIOLOOP_BROKER": broker, "OMP_NUM_THREADS": "1"}
+    train = ["train", "--round", "1", "--home", str(home.root), "--conf", str(conf)]
+    folder = RoundFolder(home, 1)
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "trainer.worker", "--home", str(home.root)],
+        env=env,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(4):  # a worker takes some seconds to load torch
+            queued = run([*train, "--detach"], env)
+            if queued.returncode != 10:
+                break
+        assert queued.returncode == 0, queued.stderr
+        deadline = time.monotonic() + LIMIT_S
+        while not any("step" in event.values for event in folder.events()):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        stopped = run(["cancel", "--round", "1", "--home", str(home.root)], env)
+        assert stopped.returncode == 0, stopped.stderr
+        assert "stopped before the end of train" in stopped.stdout
+        assert not folder.has("candidate.json")
+        done = run(train, env)
+        assert done.returncode == 0, done.stderr
+        assert worker.poll() is None
+    finally:
+        worker.kill()
+        worker.wait(timeout=10)
+    told = [event.values["step"] for event in folder.events() if "step" in event.values]
+    assert told == list(range(1, 61))
 
 
 def test_an_unreachable_broker_is_named_without_its_password(tmp_path: Path) -> None:

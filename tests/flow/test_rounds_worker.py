@@ -202,3 +202,28 @@ def test_readers_answer_as_json(tmp_path: Path) -> None:
         result = CliRunner().invoke(main, [name, "--json", "--home", str(home.root)])
         assert result.exit_code == 0
         assert result.output[0] in "[{"
+
+
+def test_work_called_off_stops_cleanly_and_the_same_worker_goes_on_when_asked(
+    place: tuple[Home, Path],
+) -> None:
+    home, conf = place
+    folder = RoundFolder(home, 1)
+    follower = command("train", "--round", "1", *options(home, conf))
+    until(lambda: any("step" in event.values for event in folder.events()), "the first step")
+    stop = command("cancel", "--round", "1", "--reason", "too early", "--home", str(home.root))
+    said, _ = stop.communicate(timeout=LIMIT_S)
+    assert stop.returncode == 0, said
+    assert "stopped before the end of train" in said
+    said, _ = follower.communicate(timeout=LIMIT_S)
+    assert follower.returncode == 11, said
+    assert "called off (too early)" in said
+    assert not folder.has("candidate.json")
+    before = [process.pid for process in workers(home)]
+    again = command("train", "--round", "1", *options(home, conf))
+    said, _ = again.communicate(timeout=LIMIT_S)
+    assert again.returncode == 0, said
+    assert [process.pid for process in workers(home)] == before
+    told = [event.values["step"] for event in folder.events() if "step" in event.values]
+    # log_every is 1: a step told twice would have been taken twice.
+    assert told == list(range(1, 61))

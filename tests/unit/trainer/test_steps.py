@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 
 from casebook.annotations import Origin, read_annotations, write_annotations
+from casebook.cases import Split
 from casebook.corrections import Corrections, Effort, JobEffort, MaskChange
 from casebook.documents import read_document, sha256_of_file, write_document
 from casebook.errors import BusyError, DataError, ModelError, StateError
 from casebook.home import Home, locked
 from casebook.rounds import RoundFolder
 from segmenter.heads import Targets
-from tests.unit.trainer.workspace import LABELS, make_conf, make_workspace, pull_truth
+from tests.unit.trainer.workspace import LABELS, add_case, make_conf, make_workspace, pull_truth
 from trainer.app import app
 from trainer.chain import STEP_FILES, check_ready, steps_left, steps_of
 from trainer.overview import Overview
@@ -259,6 +260,32 @@ def test_a_test_case_in_the_annotations_stops_the_training(tmp_path: Path) -> No
     )
     with pytest.raises(DataError, match=f"case {stranger.case_id} is of split test"):
         run_step("train", one)
+
+
+def test_pixels_that_are_scored_as_well_stop_the_training(tmp_path: Path) -> None:
+    home, conf = make_workspace(tmp_path), make_conf(tmp_path)
+    one = work(home, conf, 1)
+    run_step("select", one)
+    add_case(one.catalogue, 60, Split.TEST, picture_of=0)
+    with pytest.raises(DataError, match="pixels in two splits"):
+        run_step("train", one)
+    assert not RoundFolder(home, 1).has("training")
+
+
+def test_a_patient_who_is_scored_as_well_stops_the_training(tmp_path: Path) -> None:
+    home, conf = make_workspace(tmp_path), make_conf(tmp_path)
+    one = work(home, conf, 1)
+    run_step("select", one)
+    folder = RoundFolder(home, 1)
+    manifest = folder.manifest()
+    scored = manifest.test[0].with_(patient=manifest.cases[0].patient)
+    write_document(
+        folder.file("manifest.json"),
+        manifest.with_(test=[scored.model_dump(), *(c.model_dump() for c in manifest.test[1:])]),
+    )
+    with pytest.raises(DataError, match="patients in two splits: p000"):
+        run_step("train", one)
+    assert not folder.has("training")
 
 
 def test_only_one_worker_works_on_a_round(tmp_path: Path) -> None:
