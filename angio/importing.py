@@ -6,7 +6,7 @@ CSV is read twice, a row at a time: once for the splits of the patients, once fo
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from angio.array_cines import CINE, ArrayCine
 from angio.contours import Contours, read_contours
 from angio.csv_files import CsvFile, open_csv
 from angio.deident import keyed, pseudonym, remapped_uid, shift_days
-from angio.dicom.identity import METHOD, strip
+from angio.dicom.identity import METHOD, names_somebody, naming_words, strip
 from angio.dicom.read import Cine, cine_of, frames_of, n_frames_of, open_dataset
 from angio.frames import METHOD as FRAME_METHOD
 from angio.frames import NO_INFLOW_NOTE, FrameChoice, choose_frame
@@ -175,6 +175,7 @@ def _read_row(row: LabRow, split: Split, person: str, reading: _Reading) -> Inco
     named = row.frame if row.frame is not None else contours.frame if contours else None
     run = _cine(row, named, person, reading)
     cine, frame = run.cine, run.frame
+    row, told = _unnamed(row, run.names)
     own = cine.views[cine.frames.index(frame)]
     spacing = (contours.spacing if contours else None) or cine.spacing
     view = own or row.view or (contours.view if contours else None)
@@ -215,7 +216,7 @@ def _read_row(row: LabRow, split: Split, person: str, reading: _Reading) -> Inco
     pseudo = None
     if drawn is None:
         pseudo, defects = pseudo_of(row, case, reading.labels)
-    remarks = [*_remarks(row, own, contours, frame), *row.remarks]
+    remarks = [*_remarks(row, own, contours, frame), *row.remarks, *told]
     if run.choice is not None:
         remarks += [UNNAMED_FRAME] if run.choice.inflow_seen else [UNNAMED_FRAME, NO_INFLOW_NOTE]
     return Incoming(
@@ -252,6 +253,8 @@ class _Run:
     """What was done with the header: method, tags kept, number removed."""
     choice: FrameChoice | None = None
     """Given when nobody named the frame."""
+    names: frozenset[str] = frozenset()
+    """Words of the header that tell who somebody is."""
 
 
 def _cine(row: LabRow, named: int | None, person: str, reading: _Reading) -> _Run:
@@ -274,13 +277,27 @@ def _cine(row: LabRow, named: int | None, person: str, reading: _Reading) -> _Ru
     frame, choice = _frame(named, n_frames, frames_of(ds, FILE, upright=True))
     wanted = around(frame, n_frames, reading.neighbours) or (frame,)
     cine = cine_of(ds, FILE, wanted)
+    names = naming_words(ds)
     clean = strip(
         ds,
         pseudonym=person,
         remap_uid=partial(remapped_uid, reading.key),
         shift_days=shift_days(reading.key, row.patient_id),
     )
-    return _Run(cine, frame, (METHOD, clean.kept, clean.removed), choice)
+    return _Run(cine, frame, (METHOD, clean.kept, clean.removed), choice, names)
+
+
+def _unnamed(row: LabRow, names: frozenset[str]) -> tuple[LabRow, list[str]]:
+    """The row without the free text that repeats words of the header telling who somebody is."""
+    telling = sorted(name for name, text in row.extra.items() if names_somebody(text, names))
+    kept = {name: text for name, text in row.extra.items() if name not in telling}
+    vessel, phase = row.vessel, row.phase
+    if vessel is not None and names_somebody(vessel, names):
+        vessel, telling = None, [*telling, "vessel_name"]
+    if phase is not None and names_somebody(phase, names):
+        phase, telling = None, [*telling, "phase"]
+    told = [f"column {name} repeats a name or number of the header; left out" for name in telling]
+    return replace(row, extra=kept, vessel=vessel, phase=phase), told
 
 
 def _frame(

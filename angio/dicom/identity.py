@@ -3,6 +3,7 @@
 Knows no keys' storage and no pixels.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -149,3 +150,27 @@ def strip(
     copy = FileDataset("", clean, file_meta=meta, preamble=b"\0" * 128)
     remaining = len(kept) + sum(1 for element in clean if element.keyword in REMAPPED | SHIFTED)
     return Stripped(copy, tuple(kept), max(_count(ds) - remaining, 0))
+
+
+_WORD = re.compile(r"[^\W_]+")
+_NAMING = ("PatientID", "OtherPatientIDs", "AccessionNumber", "PatientBirthDate", "PatientAddress")
+"""Attributes beside all person names whose words tell who a patient is."""
+_WORD_MIN = 3
+
+
+def naming_words(ds: Dataset) -> frozenset[str]:
+    """Words of a header that tell who somebody is, in small letters, at any depth.
+
+    For finding the same words in what comes beside the file. Words of one or two letters, such as
+    titles and initials, are left out.
+    """
+    found: set[str] = set()
+    for element in ds.iterall():
+        if element.VR == "PN" or element.keyword in _NAMING:
+            found.update(word.casefold() for word in _WORD.findall(str(element.value)))
+    return frozenset(word for word in found if len(word) >= _WORD_MIN)
+
+
+def names_somebody(text: str, words: frozenset[str]) -> bool:
+    """Whether a text holds one of these words."""
+    return any(word.casefold() in words for word in _WORD.findall(text))
