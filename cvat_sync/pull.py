@@ -284,18 +284,22 @@ def _check_whole(
         )
     if waiting:
         shown = ", ".join(map(str, waiting[:_SHOWN])) + (", …" if len(waiting) > _SHOWN else "")
-        also = f" Also {len(problems)} annotations cannot be used." if problems else ""
+        also = f" Also {_unusable(problems)}. Correct them in CVAT." if problems else ""
         raise StateError(
             f"round {folder.number:02d}: {len(waiting)} of {n_jobs} jobs are not completed "
             f"(ids {shown}). Finish them in CVAT or pass --allow-incomplete.{also}"
         )
     if problems:
-        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
         raise DataError(
-            f"round {folder.number:02d}: {len(problems)} annotations cannot be used: "
-            f"{'; '.join(problems[:_SHOWN])}{more}. Correct them in CVAT or pass "
+            f"round {folder.number:02d}: {_unusable(problems)}. Correct them in CVAT or pass "
             "--allow-incomplete to leave them out"
         )
+
+
+def _unusable(problems: Sequence[str]) -> str:
+    """Annotations that cannot be used, the first of them by name."""
+    more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+    return f"{len(problems)} annotations cannot be used: {'; '.join(problems[:_SHOWN])}{more}"
 
 
 def _seal(
