@@ -56,7 +56,8 @@ def load_base(folder: Path, *, matching: bool = False) -> Sam3:
         matching: Attach the matcher that training the concept path needs.
 
     Raises:
-        ModelError: a file is missing or damaged, or a weight is missing, too many or misshapen.
+        ModelError: a file is missing or damaged, or a weight is missing, too many, misshapen or not
+            finite.
     """
     sizes = read_sizes(folder)
     path = folder / WEIGHTS
@@ -69,6 +70,9 @@ def load_base(folder: Path, *, matching: bool = False) -> Sam3:
     # RoPE tables are complex, which safetensors cannot hold; they follow from the sizes.
     expected = {name: value for name, value in model.state_dict().items() if not value.is_complex()}
     _require_same(expected, stored, path)
+    for name, value in stored.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise ModelError(f"{path}: {name} holds NaN or infinity; restore it")
     model.load_state_dict({**model.state_dict(), **stored})
     return model.requires_grad_(requires_grad=False)
 

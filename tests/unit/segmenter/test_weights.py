@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,16 @@ def test_a_base_that_does_not_fit_is_refused(
     (tmp_path / SIZES).write_bytes((base / SIZES).read_bytes())
     with pytest.raises(ModelError, match=message):
         load_base(tmp_path)
+
+
+def test_a_base_with_a_weight_that_is_not_finite_is_refused(base: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "broken")
+    state = load_file(base / WEIGHTS)
+    name = sorted(state)[0]
+    state[name] = torch.full_like(state[name], float("nan"))
+    save_file(state, tmp_path / "broken" / WEIGHTS)
+    with pytest.raises(ModelError, match=f"{name} holds NaN or infinity; restore it"):
+        load_base(tmp_path / "broken")
 
 
 def test_sizes_that_are_no_sizes_are_refused(tmp_path: Path) -> None:
