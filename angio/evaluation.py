@@ -11,16 +11,17 @@ import numpy as np
 from jaxtyping import Bool
 from pydantic import Field
 
-from angio import frangi
+from angio import frangi, qca
+from angio.clicks import click_curve
 from casebook.annotations import AnnotationSet, Origin
 from casebook.cases import Case
 from casebook.catalogue import Catalogue
 from casebook.documents import Document
-from casebook.errors import DataError, PromptError
+from casebook.errors import DataError, PromptError, QcaError
 from casebook.labels import LabelSet
 from casebook.masks import box_of, decode
 from casebook.metrics import cldice, dice, iou
-from casebook.protocols import Embedding, Prompt, Segmenter
+from casebook.protocols import Embedding, Frame, Prompt, Segmenter
 
 Bitmap = Bool[np.ndarray, "h w"]
 Progress = Callable[[int, int], None]
@@ -28,6 +29,16 @@ Progress = Callable[[int, int], None]
 CONCEPT_SCORE_MIN = 0.5
 """Answers of a concept below this score are left out of the whole tree."""
 _BY_EXPERTS = frozenset({Origin.HUMAN, Origin.HUMAN_BOX, Origin.MODEL_REVIEWED})
+
+
+class Measures(Document):
+    """What QCA finds in one mask."""
+
+    stenosis_pct: float = Field(ge=0, le=100)
+    mld_px: float = Field(ge=0)
+    """Minimal lumen diameter."""
+    mld_mm: float | None = Field(default=None, ge=0)
+    """Where the case has a spacing."""
 
 
 class SegmentScore(Document):
@@ -39,6 +50,12 @@ class SegmentScore(Document):
     cldice: float = Field(ge=0, le=1)
     frangi_dice: float | None = Field(default=None, ge=0, le=1)
     """A Frangi filter inside the same box."""
+    by_expert: Measures | None = None
+    """QCA of the expert's mask; none where it was refused or not asked for."""
+    by_model: Measures | None = None
+    """QCA of the model's mask, where the expert's could be measured."""
+    clicks: tuple[float, ...] = ()
+    """IoU after each simulated click; empty when not asked for."""
 
 
 class CaseEvaluation(Document):
@@ -59,6 +76,11 @@ class CaseEvaluation(Document):
     """The tree's concept against the tree, where there is one to compare with."""
     tree_cldice: float | None = Field(default=None, ge=0, le=1)
     tree_frangi_dice: float | None = Field(default=None, ge=0, le=1)
+    view: str | None = None
+    """For instance `RAO caudal`."""
+    phase: str | None = None
+    stenosis_pct: float | None = Field(default=None, ge=0, le=100)
+    """The worst narrowing in the experts' masks, where any could be measured."""
 
 
 class Evaluation(Document):
@@ -169,6 +191,7 @@ def evaluate_case(
     *,
     concepts: bool = True,
     baseline: bool = True,
+    details: bool = False,
 ) -> CaseEvaluation:
     """One annotated case.
 
@@ -179,6 +202,7 @@ def evaluate_case(
         labels: Which label is a segment, the lesion, the tree.
         concepts: Also what the model finds on its own.
         baseline: Also what a Frangi filter finds in the same boxes.
+        details: Also measurements of both masks, and simulated clicks.
 
     Raises:
         DataError: no expert drew a segment on it.
@@ -190,6 +214,7 @@ def evaluate_case(
     frame = catalogue.frame(case.ref)
     embedding = segmenter.embed(frame)
     response = frangi.vesselness(frame.pixels) if baseline else None
+    vessels = {label.name for label in labels.of_role("segment")}
     scores = []
     for label, bitmap in truth.segments:
         prompt = box_prompt(bitmap)
@@ -197,6 +222,10 @@ def evaluate_case(
         ridge = None
         if response is not None and prompt.box_xyxy is not None:
             ridge = dice(frangi.in_box(response, prompt.box_xyxy), bitmap)
+        expert = model = None
+        if details and label in vessels:
+            expert = _measures(frame, case, bitmap)
+            model = _measures(frame, case, answer) if expert is not None else None
         scores.append(
             SegmentScore(
                 label=label,
@@ -204,9 +233,13 @@ def evaluate_case(
                 dice=dice(answer, bitmap),
                 cldice=cldice(answer, bitmap),
                 frangi_dice=ridge,
+                by_expert=expert,
+                by_model=model,
+                clicks=click_curve(segmenter, embedding, bitmap) if details else (),
             )
         )
     ridges = [score.frangi_dice for score in scores if score.frangi_dice is not None]
+    degrees = [score.by_expert.stenosis_pct for score in scores if score.by_expert is not None]
     figures: dict[str, float] = {}
     if truth.tree is not None and response is not None:
         figures["tree_frangi_dice"] = dice(frangi.tree(response), truth.tree)
@@ -221,8 +254,28 @@ def evaluate_case(
         dice=_mean([score.dice for score in scores]),
         cldice=_mean([score.cldice for score in scores]),
         frangi_dice=_mean(ridges) if ridges else None,
+        view=_view_name(case),
+        phase=case.phase,
+        stenosis_pct=max(degrees) if degrees else None,
         **figures,
     )
+
+
+def _measures(frame: Frame, case: Case, bitmap: Bitmap) -> Measures | None:
+    """QCA of a mask; none where it is refused."""
+    try:
+        lesion = qca.measure(frame.pixels, bitmap, case.spacing)
+    except QcaError:
+        return None
+    return Measures(stenosis_pct=lesion.stenosis_pct, mld_px=lesion.mld_px, mld_mm=lesion.mld_mm)
+
+
+def _view_name(case: Case) -> str | None:
+    """The quadrant of the gantry: `LAO cranial`."""
+    if case.view is None:
+        return None
+    side = "LAO" if case.view.primary_deg >= 0 else "RAO"
+    return f"{side} {'cranial' if case.view.secondary_deg >= 0 else 'caudal'}"
 
 
 def _automatic(
@@ -262,6 +315,7 @@ def evaluate(
     *,
     concepts: bool = True,
     baseline: bool = True,
+    details: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
     """A model on annotated cases.
@@ -273,6 +327,7 @@ def evaluate(
         labels: Which label is a segment, the lesion, the tree.
         concepts: Also what the model finds on its own.
         baseline: Also what a Frangi filter finds in the same boxes.
+        details: Also measurements of both masks, and simulated clicks.
         progress: Told how many cases of how many are done.
 
     Raises:
@@ -281,7 +336,15 @@ def evaluate(
     done = []
     for number, case in enumerate(cases, start=1):
         done.append(
-            evaluate_case(segmenter, catalogue, case, labels, concepts=concepts, baseline=baseline)
+            evaluate_case(
+                segmenter,
+                catalogue,
+                case,
+                labels,
+                concepts=concepts,
+                baseline=baseline,
+                details=details,
+            )
         )
         if progress is not None:
             progress(number, len(cases))

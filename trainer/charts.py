@@ -15,7 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from trainer.summary import Mean, RoundReport
+from trainer.scores import Mean
+from trainer.summary import RoundReport
 
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#6b6b6b"
 _STYLE: dict[Any, Any] = {

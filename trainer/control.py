@@ -14,7 +14,8 @@ from trainer.overview import CONTROL, ControlResult, write_overview
 from trainer.requests import round_folders
 from trainer.results import Candidate
 from trainer.samples import training_set
-from trainer.summary import gains, mean_of
+from trainer.scores import mean_of
+from trainer.summary import gains
 from trainer.teachers import incumbent_id
 from trainer.train import card_of, register, run
 from trainer.work import Work

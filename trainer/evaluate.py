@@ -100,6 +100,7 @@ def scores_of(work: Work, model_id: str, tell: Tell) -> ModelScores:
         test,
         manifest.labels,
         baseline=not ridges,
+        details=True,
         progress=tell_test,
     )
     rows = [case.with_(**ridges.get(case.case_id, {})) for case in reported.cases]

@@ -15,7 +15,8 @@ from casebook.registry import Registry
 from trainer.charts import gain_chart, hours_chart, iou_chart
 from trainer.page import render
 from trainer.requests import round_folders
-from trainer.summary import Mean, RoundReport
+from trainer.scores import Mean
+from trainer.summary import RoundReport
 
 CONTROL = "control.json"
 GALLERY = "gallery.json"
@@ -32,7 +33,7 @@ class Picture(Document):
 
 
 class Gallery(Document):
-    """Best, median and worst test case of a round's candidate."""
+    """Best, median and worst test case of a round's candidate, and those that failed."""
 
     schema_: Literal[1] = Field(default=1, alias="schema", serialization_alias="schema")
     round: int

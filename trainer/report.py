@@ -1,8 +1,10 @@
 """A round's report: report.json, and one self-contained page with plots and overlays."""
 
+from angio.agreement import bland_altman_svg
 from angio.evaluation import CaseEvaluation
 from casebook.documents import read_document, write_bytes, write_document
 from casebook.rounds import RoundFolder
+from trainer.breakdown import measure_pairs
 from trainer.charts import cases_chart, groups_chart, loss_chart
 from trainer.decide import read_decision
 from trainer.evaluate import read_evaluation
@@ -10,9 +12,15 @@ from trainer.overlays import overlay_png
 from trainer.overview import GALLERY, Gallery, Picture, write_overview
 from trainer.page import data_uri, render
 from trainer.results import Candidate
+from trainer.scores import SplitScores
 from trainer.summary import RoundReport, summarise
 from trainer.teachers import load_teacher_of
 from trainer.work import Work
+
+FAILED_IOU = 0.5
+"""A test case below is shown among the failures …"""
+FAILURES_SHOWN = 6
+"""… of which so many are shown, the worst."""
 
 
 def report(work: Work) -> str:
@@ -57,17 +65,27 @@ def _charts(work: Work, found: RoundReport) -> dict[str, str]:
     }
     if len(curve) > 1:
         charts["loss"] = loss_chart(sorted(curve), [curve[step] for step in sorted(curve)])
+    pairs = measure_pairs(SplitScores(cases=found.cases))
+    for table in found.qca.tables:
+        ours, theirs = zip(*pairs[table.name, table.unit], strict=True)
+        title = f"{table.name}, {table.unit}: model's masks and experts'"
+        charts[f"qca {table.name} {table.unit}"] = bland_altman_svg(
+            table, ours, theirs, title=title
+        )
     return charts
 
 
 def _gallery(work: Work, found: RoundReport) -> tuple[Picture, ...]:
-    """Best, median and worst test case."""
+    """Best, median and worst test case, and those that failed."""
     cases = found.cases
     chosen: dict[str, tuple[str, CaseEvaluation]] = {}
     for title, index in (("worst", -1), ("median", len(cases) // 2), ("best", 0)):
         chosen[cases[index].case_id] = (title, cases[index])
     teacher = load_teacher_of(work, found.candidate)
-    order = ("best", "median", "worst")
+    order = ("best", "median", "worst", "failed")
+    failed = [case for case in reversed(cases) if case.iou_box < FAILED_IOU]
+    for case in failed[:FAILURES_SHOWN]:
+        chosen.setdefault(case.case_id, ("failed", case))
     pictures = []
     for title, case in sorted(chosen.values(), key=lambda pair: order.index(pair[0])):
         png = overlay_png(teacher, work.catalogue, case.case_id, found_labels(work))

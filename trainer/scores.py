@@ -22,6 +22,21 @@ Figure = Literal[
 """Figures of `angio.evaluation.CaseEvaluation`."""
 
 
+class Mean(Document):
+    """A mean with its 95 % bootstrap interval over cases."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+def mean_of(values: list[float]) -> Mean:
+    """Mean and interval of at least one value."""
+    found = bootstrap_mean(values)
+    return Mean(mean=found.mean, low=found.low, high=found.high, n=found.n)
+
+
 class SplitScores(Document):
     """All cases of one frozen split."""
 

@@ -19,8 +19,7 @@ from casebook.specialists import Specialist, Specialists, write_specialists
 from trainer.evaluate import scores_of
 from trainer.requests import round_folders
 from trainer.samples import annotation_digests, training_set
-from trainer.scores import SplitScores
-from trainer.summary import Mean, mean_of
+from trainer.scores import Mean, SplitScores, mean_of
 from trainer.train import card_of, register, run
 from trainer.work import Work
 

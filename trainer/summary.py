@@ -8,29 +8,21 @@ from pydantic import Field
 from angio.evaluation import CaseEvaluation
 from casebook.corrections import Corrections, Effort
 from casebook.documents import Document, read_document
-from casebook.metrics import bootstrap_mean
 from casebook.rounds import RoundFolder
+from trainer.breakdown import (
+    ClicksNeeded,
+    Group,
+    Measured,
+    by_case,
+    by_degree,
+    by_segment,
+    clicks,
+    measured,
+)
 from trainer.results import Candidate, Decision
-from trainer.scores import Figure, RoundEvaluation, SplitScores
+from trainer.scores import Figure, Mean, RoundEvaluation, SplitScores, mean_of
 
 FIGURES: tuple[Figure, ...] = get_args(Figure)
-
-
-class Mean(Document):
-    """A mean with its 95 % bootstrap interval over cases."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
-
-
-class Group(Document):
-    """The test cases of one vessel or one label."""
-
-    name: str
-    candidate: Mean
-    incumbent: Mean
 
 
 class CorrectionCounts(Document):
@@ -90,12 +82,14 @@ class RoundReport(Document):
     base: str
     arms: dict[str, int] = Field(default_factory=dict)
     """Training cases by selection arm."""
-
-
-def mean_of(values: list[float]) -> Mean:
-    """Mean and interval of at least one value."""
-    found = bootstrap_mean(values)
-    return Mean(mean=found.mean, low=found.low, high=found.high, n=found.n)
+    segments: tuple[Group, ...] = ()
+    """Every segment drawn on the test cases, by its label."""
+    views: tuple[Group, ...] = ()
+    phases: tuple[Group, ...] = ()
+    degrees: tuple[Group, ...] = ()
+    """By the worst narrowing in the experts' masks."""
+    qca: Measured = Measured()
+    clicks: tuple[ClicksNeeded, ...] = ()
 
 
 def figures_of(scores: SplitScores) -> dict[str, Mean]:
@@ -134,8 +128,14 @@ def summarise(
         test=figures_of(ours.test),
         test_incumbent=figures_of(theirs.test),
         val=figures_of(ours.val),
-        vessels=_groups(ours.test, theirs.test, "vessel"),
-        labels=_groups(ours.test, theirs.test, "label"),
+        vessels=by_case(ours.test, theirs.test, lambda case: case.vessel),
+        labels=by_case(ours.test, theirs.test, lambda case: case.label),
+        segments=by_segment(ours.test, theirs.test),
+        views=by_case(ours.test, theirs.test, lambda case: case.view),
+        phases=by_case(ours.test, theirs.test, lambda case: case.phase),
+        degrees=by_degree(ours.test, theirs.test),
+        qca=measured(ours.test),
+        clicks=clicks(ours.test, theirs.test),
         cases=tuple(sorted(ours.test.cases, key=lambda case: (-case.iou_box, case.case_id))),
         corrections=_corrections(folder),
         effort=_effort(folder),
@@ -151,25 +151,6 @@ def gains(ours: SplitScores, theirs: SplitScores) -> list[float]:
     """IoU differences of the cases both models were scored on."""
     other = theirs.iou_by_case()
     return [case.iou_box - other[case.case_id] for case in ours.cases if case.case_id in other]
-
-
-def _groups(
-    ours: SplitScores, theirs: SplitScores, by: Literal["vessel", "label"]
-) -> tuple[Group, ...]:
-    other = theirs.iou_by_case()
-    groups: dict[str, list[CaseEvaluation]] = {}
-    for case in ours.cases:
-        name: str | None = getattr(case, by)
-        if name and case.case_id in other:
-            groups.setdefault(name, []).append(case)
-    return tuple(
-        Group(
-            name=name,
-            candidate=mean_of([case.iou_box for case in cases]),
-            incumbent=mean_of([other[case.case_id] for case in cases]),
-        )
-        for name, cases in sorted(groups.items())
-    )
 
 
 def _corrections(folder: RoundFolder) -> CorrectionCounts | None:

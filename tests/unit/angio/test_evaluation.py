@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from angio import frangi
+from angio.clicks import MAX_CLICKS
 from angio.evaluation import Evaluation, evaluate, truth_of
 from angio.phantoms.truth import StudyTruth
 from casebook.annotations import AnnotationSetBuilder, Origin
@@ -86,6 +87,29 @@ def test_a_perfect_model_scores_one(workspace: Catalogue, coronary: LabelSet) ->
     assert steps == [(1, 3), (2, 3), (3, 3)]
     assert set(found.by_label().values()) == {1.0}
     assert set(found.by_vessel().values()) == {1.0}
+
+
+def test_details_are_measurements_of_both_masks_and_clicks(
+    workspace: Catalogue, coronary: LabelSet
+) -> None:
+    cases = _distinct(workspace)
+    oracle = Oracle(_known(workspace, cases), finds_lesions=False)
+    plain = evaluate(oracle, workspace, cases, coronary, concepts=False, baseline=False)
+    assert all(not s.clicks and s.by_expert is None for c in plain.cases for s in c.segments)
+    found = evaluate(
+        oracle, workspace, cases, coronary, concepts=False, baseline=False, details=True
+    )
+    measured = 0
+    for case, row in zip(cases, found.cases, strict=True):
+        assert row.phase == case.phase
+        assert (row.view is None) == (case.view is None)
+        for segment in row.segments:
+            assert segment.by_model == segment.by_expert, "the masks are the same"
+            assert segment.clicks == (0.0,) * MAX_CLICKS, "the oracle knows no clicks"
+            measured += segment.by_expert is not None
+        degrees = [s.by_expert.stenosis_pct for s in row.segments if s.by_expert]
+        assert row.stenosis_pct == (max(degrees) if degrees else None)
+    assert measured > 0
 
 
 def test_a_model_that_finds_no_lesion_has_no_automatic_iou(

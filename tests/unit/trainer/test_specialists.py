@@ -12,8 +12,8 @@ from casebook.registry import ModelCard, Registry
 from casebook.rounds import RoundFolder
 from casebook.specialists import read_specialists
 from tests.unit.trainer.workspace import make_conf, make_workspace
+from trainer.scores import Mean
 from trainer.specialists import FILE, adopt, read_comparisons
-from trainer.summary import Mean
 from trainer.tasks import run_step
 from trainer.work import Work
 

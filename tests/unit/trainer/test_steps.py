@@ -111,8 +111,16 @@ def test_the_reports_are_self_contained(place: tuple[Home, Path]) -> None:
     report = read_document(RoundFolder(home, 2).file("report.json"), RoundReport)
     assert report.corrections is not None
     assert (report.corrections.refined, report.corrections.rejected_frames) == (1, 1)
+    assert [row.iou for row in report.clicks] == [0.8, 0.9]
+    assert report.clicks[0].incumbent is not None
+    assert report.qca.segments > 0
+    assert {group.name for group in report.segments} == {"tube"}
+    assert sum(group.candidate.n for group in report.degrees) == report.qca.segments
     assert report.effort is not None
     assert report.effort.hours_saved == pytest.approx((2 * 300 - 240) / 3600)
+    page = RoundFolder(home, 2).file("report.html").read_text()
+    assert "Clicks a person would need" in page
+    assert "the model's masks against the experts'" in page
     overview = read_document(home.root / "rounds" / "report.json", Overview)
     assert [report.round for report in overview.rounds] == [1, 2]
     assert overview.control is not None
