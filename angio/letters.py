@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int16, UInt8
 from scipy import ndimage
 
+from angio.sliding import highest, lowest
+
 Box = tuple[int, int, int, int]
 """x1, y1, x2, y2 in px, inclusive."""
 
@@ -80,10 +82,10 @@ def _least_edge(
 
 def _standing_out(values: UInt8[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
     """How far each pixel rises above everything wider than a stroke (white top-hat)."""
-    floor = ndimage.minimum_filter1d(values, STROKE_PX, axis=0)
-    floor = ndimage.minimum_filter1d(floor, STROKE_PX, axis=1)
-    floor = ndimage.maximum_filter1d(floor, STROKE_PX, axis=0)
-    return np.asarray(values - ndimage.maximum_filter1d(floor, STROKE_PX, axis=1))
+    floor = lowest(values, STROKE_PX, axis=0)
+    floor = lowest(floor, STROKE_PX, axis=1)
+    floor = highest(floor, STROKE_PX, axis=0)
+    return np.asarray(values - highest(floor, STROKE_PX, axis=1))
 
 
 def _bright_side(
@@ -103,11 +105,11 @@ def _bright_side(
 def _without_straight(sharp: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     """Without long edges along rows or columns, also slightly slanting ones."""
     for axis in (0, 1):
-        wide = ndimage.maximum_filter1d(sharp, 3, axis=1 - axis)
-        straight = ndimage.minimum_filter1d(wide, STRAIGHT_PX, axis=axis)
+        wide = highest(sharp, 3, axis=1 - axis)
+        straight = lowest(wide, STRAIGHT_PX, axis=axis)
         if straight.any():
-            straight = ndimage.maximum_filter1d(straight, STRAIGHT_PX, axis=axis)
-            sharp = sharp & ~ndimage.maximum_filter1d(straight, 3, axis=1 - axis)
+            straight = highest(straight, STRAIGHT_PX, axis=axis)
+            sharp = sharp & ~highest(straight, 3, axis=1 - axis)
     return sharp
 
 
