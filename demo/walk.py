@@ -155,7 +155,7 @@ class Walk:
             command = (
                 *("angioinfer", "run", str(self.study / case.dicom), "--out", str(out)),
                 *("--frame", str(case.frame), "--box", f"{x1},{y1},{x2},{y2}"),
-                *("--bundle", str(bundle)),
+                *("--bundle", str(bundle), "--no-gif"),
             )
             run(command, self.env)
 

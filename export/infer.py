@@ -11,17 +11,18 @@ import numpy as np
 from jaxtyping import Bool, UInt8, UInt16
 from pydantic import Field
 
-from angio.dicom.read import Cine, read_cine
+from angio.dicom.read import cine_of, frames_of, modality_of, n_frames_of, open_dataset
+from angio.frames import FrameChoice, choose_frame
 from angio.qca import Lesion, measure
-from angio.rendering import render_frame, upright
+from angio.rendering import render_frame, upright_frame
 from casebook import masks
 from casebook.cases import PixelSpacing, View
 from casebook.documents import Document
 from casebook.errors import DataError, PromptError, QcaError
+from casebook.labels import Label
 from casebook.protocols import Embedding, Frame, Prediction, Prompt
 from casebook.regions import keep_main
 from export.answers import StudentSegmenter
-from export.filling import fullest_frame
 
 Box = tuple[float, float, float, float]
 MOST_VESSELS = 3
@@ -32,12 +33,31 @@ _ENDS = 0.3
 """How far beyond the box healthy ends are looked for, as a share of its longer side."""
 
 
+def box_of(text: str | None) -> Box | None:
+    """A box as a person writes it: x1,y1,x2,y2 in px.
+
+    Raises:
+        PromptError: it is not four numbers.
+    """
+    if text is None:
+        return None
+    try:
+        x1, y1, x2, y2 = (float(part) for part in text.split(","))
+    except ValueError:
+        raise PromptError(f"box {text!r}; expected x1,y1,x2,y2 in px") from None
+    return x1, y1, x2, y2
+
+
 class VesselResult(Document):
     """One vessel segment and its measurement."""
 
     number: int = Field(ge=1)
     prompt: str
     """`given` or `automatic`."""
+    label: str | None = None
+    """The vessel segment, where the operator named it."""
+    cass: int | None = None
+    """Its CASS number, where its label has one."""
     box_xyxy: Box
     score: float = Field(ge=0, le=1)
     uncertainty: float = Field(ge=0, le=1)
@@ -57,7 +77,9 @@ class FrameResult(Document):
     frame: int = Field(ge=0)
     """Counted from 0."""
     frame_chosen: bool
-    """By contrast filling, as none was given."""
+    """By filling, stillness and sharpness, as none was given."""
+    choice: FrameChoice | None = None
+    """Why that frame, when it was chosen."""
     n_frames: int = Field(ge=1)
     height_px: int
     width_px: int
@@ -79,14 +101,10 @@ class Analysis:
     result: FrameResult
     pixels: UInt8[np.ndarray, "h w"]
     """The frame as rendered."""
+    frame_ms: float | None
+    """Time between frames of its run."""
     tree: Bool[np.ndarray, "h w"] | None
     vessels: tuple[Bool[np.ndarray, "h w"], ...]
-
-
-def _chosen(cine: Cine, frame: int | None) -> int:
-    if frame is None:
-        return fullest_frame(cine)
-    return cine.frames.index(frame)
 
 
 def analyse(
@@ -96,31 +114,48 @@ def analyse(
     *,
     box_xyxy: Box | None = None,
     frame: int | None = None,
+    segment: Label | None = None,
 ) -> Analysis:
-    """One DICOM file.
+    """One DICOM file; a run is looked at frame by frame, so that its length does not matter.
 
     Args:
         segmenter: the student.
         path: an XA file.
         case_id: what its results are called.
         box_xyxy: around the vessel to measure, px; else lesion candidates are followed.
-        frame: counted from 0; else the best filled one.
+        frame: counted from 0; else the one that shows most.
+        segment: what the vessel in the box is.
 
     Raises:
         DataError: the file cannot be used, or the box lies outside.
     """
     started = time.perf_counter()
-    cine = read_cine(path, None if frame is None else (frame,))
-    at = _chosen(cine, frame)
-    stored = upright(cine.pixels[at], inverted=cine.photometric == "MONOCHROME1", bits=cine.bits)
-    pixels = render_frame(cine, at)
+    ds = open_dataset(path)
+    if modality_of(ds) != "XA":
+        raise DataError(
+            f"{path.name} has modality {modality_of(ds)}; expected XA, an X-ray angiogram; leave "
+            "it out"
+        )
+    choice = None
+    if frame is None:
+        choice = choose_frame(frames_of(ds, path.name, upright=True))
+    chosen = choice.frame if choice else frame or 0
+    cine = cine_of(ds, path.name, (chosen,))
+    stored, pixels = upright_frame(cine), render_frame(cine)
+    if not pixels.any():
+        raise DataError(
+            f"{path.name}: frame {chosen} is of one grey value; there is nothing to see in it; "
+            "give another --frame or leave it out"
+        )
     read_ms = 1000 * (time.perf_counter() - started)
     started = time.perf_counter()
-    embedding = segmenter.embed(Frame(pixels, cine.spacing, cine.views[at]))
-    tree = _best(segmenter, embedding, "tree")
+    embedding = segmenter.embed(Frame(pixels, cine.spacing, cine.views[0]))
+    tree = tree_of(segmenter, embedding)
     notes = []
     if cine.spacing is None:
         notes.append("no pixel spacing in the header: lengths are in px")
+    if choice is not None and n_frames_of(ds, path.name) > 1 and not choice.inflow_seen:
+        notes.append("no contrast flows in or out during the run: look at the chosen frame")
     if box_xyxy is not None:
         asked = [("given", box_xyxy)]
     else:
@@ -132,18 +167,21 @@ def analyse(
     for number, (source, box) in enumerate(asked, start=1):
         around = tree.bitmap if tree else None
         vessel, bitmap = _vessel(segmenter, embedding, stored, around, number, source, box)
+        if segment is not None and source == "given":
+            vessel = vessel.with_(label=segment.name, cass=segment.code)
         vessels.append(vessel)
         bitmaps.append(bitmap)
     result = FrameResult(
         file=path.name,
         case_id=case_id,
-        frame=cine.frames[at],
+        frame=chosen,
         frame_chosen=frame is None,
+        choice=choice,
         n_frames=cine.n_frames,
         height_px=pixels.shape[0],
         width_px=pixels.shape[1],
         spacing=cine.spacing,
-        view=cine.views[at],
+        view=cine.views[0],
         model_id=segmenter.model_id,
         tree_area_px=int(tree.bitmap.sum()) if tree else 0,
         tree_score=tree.score if tree else None,
@@ -152,12 +190,14 @@ def analyse(
         read_ms=read_ms,
         analyse_ms=1000 * (time.perf_counter() - started),
     )
-    return Analysis(result, pixels, tree.bitmap if tree else None, tuple(bitmaps))
+    shown = tree.bitmap if tree else None
+    return Analysis(result, pixels, cine.frame_ms, shown, tuple(bitmaps))
 
 
-def _best(segmenter: StudentSegmenter, embedding: Embedding, role: str) -> Prediction | None:
+def tree_of(segmenter: StudentSegmenter, embedding: Embedding) -> Prediction | None:
+    """The vessel tree of a frame, when the student has a map of it and sees one."""
     for one in segmenter.maps:
-        if one.role == role:
+        if one.role == "tree":
             found = segmenter.predict(embedding, Prompt(concept=one.label))
             return found[0] if found else None
     return None

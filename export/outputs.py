@@ -1,28 +1,32 @@
-"""What `angioinfer run` writes: mask and overlay PNGs, COCO, the QCA table as CSV and JSON."""
+"""The tables of a run: QCA as CSV and JSON, all masks as COCO.
+
+Written record by record, so that ten thousand files need no more memory than one.
+"""
 
 import csv
-import io
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
-import numpy as np
-from jaxtyping import Bool, UInt8
-from PIL import Image, ImageDraw
-from pydantic import Field
-from scipy import ndimage
+from pydantic import BaseModel, Field
 
 from casebook import masks
-from casebook.annotations import AnnotationSetBuilder, Origin, write_annotations
+from casebook.annotations import AnnotationSet, AnnotationSetBuilder, Origin
 from casebook.cases import FrameRef
-from casebook.documents import Document, write_bytes, write_document
+from casebook.documents import Document
 from casebook.labels import LabelSet
 from export.infer import Analysis, FrameResult, VesselResult
+from export.records import FileProblem, FileRecord
 
-TREE_RGB, VESSEL_RGB, MARK_RGB = (0, 158, 115), (230, 159, 0), (240, 228, 66)
-"""Okabe and Ito's colours, which the colour-blind tell apart."""
 COLUMNS = (
     "file",
     "frame",
     "vessel",
+    "label",
+    "cass",
     "prompt",
     "score",
     "mld",
@@ -33,13 +37,8 @@ COLUMNS = (
     "stenosis_pct",
     "problem",
 )
-
-
-class FileProblem(Document):
-    """A file that was left out, and why."""
-
-    file: str
-    message: str
+Records = Callable[[], Iterable[FileRecord]]
+"""The records of a run, from the first on each time it is asked."""
 
 
 class InferReport(Document):
@@ -48,96 +47,38 @@ class InferReport(Document):
     model_id: str
     bundle: str
     providers: tuple[str, ...]
+    """Of the ONNX runtime, in the order in which it asks them."""
     results: tuple[FrameResult, ...] = ()
     problems: tuple[FileProblem, ...] = ()
     seconds: float = Field(default=0.0, ge=0)
     intended_use: str = "Research use; not a medical device."
 
 
-def _png(pixels: UInt8[np.ndarray, "..."]) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG", compress_level=3)
-    return stream.getvalue()
-
-
-def _edge(bitmap: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-    return np.asarray(bitmap & ~ndimage.binary_erosion(bitmap))
-
-
-def overlay(analysis: Analysis) -> UInt8[np.ndarray, "h w 3"]:
-    """The frame with outlines, the narrowest place and its figures."""
-    shown = np.repeat(analysis.pixels[..., None], 3, axis=2)
-    if analysis.tree is not None:
-        shown[_edge(analysis.tree)] = TREE_RGB
-    for bitmap in analysis.vessels:
-        shown[_edge(bitmap)] = VESSEL_RGB
-    image = Image.fromarray(shown)
-    draw = ImageDraw.Draw(image)
-    for vessel in analysis.result.vessels:
-        if vessel.lesion is None:
-            continue
-        x, y = vessel.lesion.mld_xy
-        draw.ellipse((x - 6, y - 6, x + 6, y + 6), outline=MARK_RGB)
-        text = (
-            f"{vessel.number}: MLD {vessel.lesion.mld_text}  {vessel.lesion.stenosis_pct:.0f} %DS"
-        )
-        width = draw.textlength(text)
-        left = min(max(x + 10, 0), max(image.width - width - 2, 0))
-        draw.text((left, min(max(y - 14, 0), image.height - 12)), text, fill=MARK_RGB)
-    return np.asarray(image)
-
-
-def write_pictures(analysis: Analysis, folder: Path) -> tuple[str, ...]:
-    """Mask and overlay PNGs of one file; their names come back."""
+def drawn_masks(analysis: Analysis, labels: LabelSet, model_id: str) -> AnnotationSet:
+    """One file's masks, as proposals nobody has reviewed."""
     result = analysis.result
-    stem = f"{result.case_id}.f{result.frame:05d}"
-    pictures = {f"{stem}.overlay.png": overlay(analysis)}
-    if analysis.tree is not None:
-        pictures[f"{stem}.tree.png"] = masks.to_grey(analysis.tree)
+    lesions, trees = labels.of_role("lesion"), labels.of_role("tree")
+    builder = AnnotationSetBuilder(labels, {"model": model_id})
+    at = FrameRef(case_id=result.case_id, frame=result.frame)
+    image = builder.add_image(at, (result.height_px, result.width_px))
+    drawn = []
+    if analysis.tree is not None and trees:
+        drawn.append((trees[0].name, analysis.tree, result.tree_score or 0.0, "concept"))
     for vessel, bitmap in zip(result.vessels, analysis.vessels, strict=True):
-        pictures[f"{stem}.vessel-{vessel.number}.png"] = masks.to_grey(bitmap)
-    for name, pixels in pictures.items():
-        write_bytes(folder / name, _png(pixels))
-    return tuple(pictures)
-
-
-class CocoWriter:
-    """Collects the masks of all files of a run."""
-
-    def __init__(self, labels: LabelSet, model_id: str) -> None:
-        self._builder = AnnotationSetBuilder(labels, {"model": model_id})
-        lesions, trees = labels.of_role("lesion"), labels.of_role("tree")
-        self._vessel = (lesions or labels.masks)[0].name
-        self._tree = trees[0].name if trees else None
-        self._model_id = model_id
-
-    def add(self, analysis: Analysis) -> None:
-        """One file's masks, as proposals nobody has reviewed."""
-        result = analysis.result
-        at = FrameRef(case_id=result.case_id, frame=result.frame)
-        image = self._builder.add_image(at, (result.height_px, result.width_px))
-        if analysis.tree is not None and self._tree is not None and analysis.tree.any():
-            self._add(image, self._tree, analysis.tree, result.tree_score or 0.0, "concept")
-        for vessel, bitmap in zip(result.vessels, analysis.vessels, strict=True):
-            if bitmap.any():
-                self._add(image, self._vessel, bitmap, vessel.score, vessel.prompt)
-
-    def _add(
-        self, image: int, label: str, bitmap: Bool[np.ndarray, "h w"], score: float, source: str
-    ) -> None:
-        self._builder.add_mask(
-            image,
-            label,
-            masks.encode(bitmap),
-            Origin.MODEL,
-            model_id=self._model_id,
-            score=score,
-            prompt_source=source,
-        )
-
-    def write(self, path: Path) -> None:
-        """The finished COCO file."""
-        write_annotations(path, self._builder.build())
+        name = vessel.label or (lesions or labels.masks)[0].name
+        drawn.append((name, bitmap, vessel.score, vessel.prompt))
+    for label, bitmap, score, source in drawn:
+        if bitmap.any():
+            builder.add_mask(
+                image,
+                label,
+                masks.encode(bitmap),
+                Origin.MODEL,
+                model_id=model_id,
+                score=score,
+                prompt_source=source,
+            )
+    return builder.build()
 
 
 def _row(result: FrameResult, vessel: VesselResult) -> dict[str, str]:
@@ -146,6 +87,8 @@ def _row(result: FrameResult, vessel: VesselResult) -> dict[str, str]:
         "file": result.file,
         "frame": str(result.frame),
         "vessel": str(vessel.number),
+        "label": vessel.label or "",
+        "cass": "" if vessel.cass is None else str(vessel.cass),
         "prompt": vessel.prompt,
         "score": f"{vessel.score:.3f}",
         "problem": vessel.problem or "",
@@ -172,14 +115,76 @@ def _tame(text: str) -> str:
     return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
 
 
-def write_tables(report: InferReport, folder: Path) -> None:
-    """The QCA table as CSV, and everything as JSON."""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for result in report.results:
-        for vessel in result.vessels:
-            row = _row(result, vessel)
-            writer.writerow(row | {"file": _tame(row["file"])})
-    write_bytes(folder / "qca.csv", stream.getvalue().encode())
-    write_document(folder / "qca.json", report)
+@contextmanager
+def whole_file(path: Path) -> Iterator[TextIO]:
+    """A text file that appears when the block ends well, and not before."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_csv(records: Records, folder: Path) -> None:
+    """The QCA table, qca.csv."""
+    with whole_file(folder / "qca.csv") as stream:
+        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for result in (one.result for one in records() if one.result):
+            for vessel in result.vessels:
+                row = _row(result, vessel)
+                writer.writerow(row | {"file": _tame(row["file"])})
+
+
+def write_report(report: InferReport, records: Records, folder: Path) -> None:
+    """Everything but the masks, qca.json; `report` has neither results nor problems yet."""
+    with whole_file(folder / "qca.json") as stream:
+        stream.write('{"results": ')
+        _write_list(stream, (one.result for one in records() if one.result))
+        stream.write(', "problems": ')
+        _write_list(stream, (one.problem for one in records() if one.problem))
+        rest = report.model_dump_json(exclude={"results", "problems"}, indent=1)
+        stream.write(f",{rest.removeprefix('{')}\n")
+
+
+def write_coco(labels: LabelSet, model_id: str, records: Records, folder: Path) -> None:
+    """The masks of all files, annotations.coco.json, numbered from 1 on."""
+    head = AnnotationSetBuilder(labels, {"model": model_id}).build()
+    with whole_file(folder / "annotations.coco.json") as stream:
+        stream.write('{"images": ')
+        sets = (one.masks for one in records() if one.masks)
+        _write_list(
+            stream,
+            (
+                image.model_copy(update={"id": number})
+                for number, drawn in enumerate(sets, start=1)
+                for image in drawn.images
+            ),
+        )
+        stream.write(', "annotations": ')
+        _write_list(stream, _numbered(records))
+        rest = head.model_dump_json(exclude={"images", "annotations"}, indent=1)
+        stream.write(f",{rest.removeprefix('{')}\n")
+
+
+def _numbered(records: Records) -> Iterator[BaseModel]:
+    number = 0
+    for image, drawn in enumerate((one.masks for one in records() if one.masks), start=1):
+        for annotation in drawn.annotations:
+            number += 1
+            yield annotation.model_copy(update={"id": number, "image_id": image})
+
+
+def _write_list(stream: TextIO, documents: Iterable[BaseModel]) -> None:
+    stream.write("[")
+    for position, document in enumerate(documents):
+        stream.write(",\n" if position else "\n")
+        stream.write(document.model_dump_json())
+    stream.write("]")

@@ -8,26 +8,49 @@ import numpy as np
 import onnxruntime
 from jaxtyping import Float32, Int64
 
-from casebook.errors import ModelError
+from casebook.errors import ConfigError, ModelError
 from export.answers import Maps, StudentSegmenter
 from export.bundle import AUTOMATIC, DECODER, ENCODER, Bundle, read_bundle
 
+PROVIDERS = {
+    "tensorrt": "TensorrtExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "cpu": "CPUExecutionProvider",
+}
+"""Those the ONNX runtime may be asked for, by the names of `--provider`."""
+_UNASKED = ("cuda", "openvino", "coreml", "cpu")
+"""Best first. TensorRT builds an engine for minutes at its first start: only when asked for."""
 
-def providers() -> tuple[str, ...]:
-    """The providers of this machine that are used, best first."""
-    known = onnxruntime.get_available_providers()
-    return tuple(
-        name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in known
-    )
+
+def providers(wanted: str | None = None) -> tuple[str, ...]:
+    """The providers that are used, best first; the CPU is always behind.
+
+    Args:
+        wanted: a name of `PROVIDERS`; else the best installed.
+
+    Raises:
+        ConfigError: it is not installed here.
+    """
+    installed = onnxruntime.get_available_providers()
+    if wanted is not None and PROVIDERS.get(wanted) not in installed:
+        here = ", ".join(name for name, full in PROVIDERS.items() if full in installed)
+        raise ConfigError(
+            f"provider {wanted} is not installed; here are: {here}; install the ONNX runtime that "
+            "has it (docs/deployment.md) or choose one of these"
+        )
+    names = (wanted, "cpu") if wanted else _UNASKED
+    return tuple(dict.fromkeys(PROVIDERS[n] for n in names if n and PROVIDERS[n] in installed))
 
 
-def _session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+def _session(path: Path, threads: int, names: tuple[str, ...]) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=list(providers()))
+        return onnxruntime.InferenceSession(str(path), options, providers=list(names))
     except Exception as problem:  # noqa: BLE001 - the runtime's own errors share no narrower class
         line = str(problem).splitlines()[0]
         raise ModelError(f"{path}: the ONNX runtime cannot load it: {line}") from None
@@ -40,6 +63,11 @@ class OnnxGraphs:
     encoder: onnxruntime.InferenceSession
     decoder: onnxruntime.InferenceSession
     automatic_head: onnxruntime.InferenceSession
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """The providers that were really taken, in the order in which they are asked."""
+        return tuple(self.encoder.get_providers())
 
     def encode(self, square: Float32[np.ndarray, "1 1 s s"]) -> Maps:
         """The square's maps; grey values 0–255."""
@@ -67,14 +95,25 @@ class OnnxGraphs:
         return found
 
 
-def load_graphs(folder: Path, threads: int | None = None) -> OnnxGraphs:
+def load_graphs(
+    folder: Path, threads: int | None = None, provider: str | None = None
+) -> OnnxGraphs:
     """The three graphs of a bundle's folder.
+
+    Args:
+        folder: of the bundle.
+        threads: of the CPU; by default the machine's cores, at most 4.
+        provider: a name of `PROVIDERS`; else the best installed.
 
     Raises:
         ModelError: a file is missing or the ONNX runtime cannot load it.
+        ConfigError: the provider is not installed here.
     """
     count = threads or min(os.cpu_count() or 1, 4)
-    return OnnxGraphs(*(_session(folder / name, count) for name in (ENCODER, DECODER, AUTOMATIC)))
+    names = providers(provider)
+    return OnnxGraphs(
+        *(_session(folder / file, count, names) for file in (ENCODER, DECODER, AUTOMATIC))
+    )
 
 
 def segmenter_of(bundle: Bundle, graphs: OnnxGraphs) -> StudentSegmenter:

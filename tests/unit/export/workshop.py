@@ -26,7 +26,7 @@ from segmenter.fit import TrainConfig
 LABELS = LabelSet(
     name="tubes",
     labels=(
-        Label(name="tube", role="segment"),
+        Label(name="tube", role="segment", code=13),
         Label(name="narrowing", role="lesion"),
         Label(name="web", role="tree", aliases=("all tubes",)),
         Label(name="rejected", kind="tag", role="reject"),
