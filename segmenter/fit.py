@@ -1,4 +1,4 @@
-"""The one training loop: AdamW, warm-up and cosine, checkpoints that resume to the same weights.
+"""The one training loop: AdamW, a schedule, checkpoints that resume to the same weights.
 
 A batch is a pure function of the step number, and so is all randomness of a step; a checkpoint
 therefore needs no sampler or generator state beyond the step. Knows nothing of models or data.
@@ -70,6 +70,8 @@ class TrainConfig(BaseModel):
     lr: float = Field(1e-4, gt=0)
     lr_floor: float = Field(0.02, ge=0, le=1)
     """The share of `lr` left at the end."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls from `lr` to its floor after the warm-up; constant: it stays."""
     batch: int = Field(8, gt=0)
     warmup: float = Field(0.05, ge=0, lt=1)
     """Share of the training during which the learning rate rises."""
@@ -273,9 +275,10 @@ def _fraction(state: _State, steps: int | None, config: TrainConfig) -> float:
 def _lr(fraction: float, config: TrainConfig) -> float:
     if fraction < config.warmup:
         return config.lr * max(fraction / config.warmup, 1e-3)
-    along = (fraction - config.warmup) / (1 - config.warmup)
+    along = min(1.0, (fraction - config.warmup) / (1 - config.warmup))
+    falls = {"cosine": 0.5 * (1 + math.cos(math.pi * along)), "linear": 1 - along, "constant": 1.0}
     floor = config.lr_floor
-    return config.lr * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, along))))
+    return config.lr * (floor + (1 - floor) * falls[config.schedule])
 
 
 def _fingerprint(config: TrainConfig) -> str:

@@ -36,6 +36,7 @@ class RankOrder(Document):
     init_adapter: Path | None
     directory: Path
     vessel: str | None = None
+    replay: float = 1.0
 
 
 class RankWord(Document):
@@ -66,6 +67,7 @@ def train_together(
     progress: Callable[[Progress], None],
     *,
     vessel: str | None = None,
+    replay: float = 1.0,
 ) -> RoundResult:
     """Train an adapter in several processes; the result is as of one.
 
@@ -82,6 +84,7 @@ def train_together(
         init_adapter=init_adapter,
         directory=directory,
         vessel=vessel,
+        replay=replay,
     )
     last: RankWord | None = None
     said = launch("trainer.ranks", [order.model_dump_json(by_alias=True)], processes)
@@ -139,6 +142,7 @@ def main(text: str) -> None:
             work.config.weights,
             measured=order.train.heads is not None,
             vessel=order.vessel,
+            replay=order.replay,
         )
         result = train_adapter(
             data.samples,

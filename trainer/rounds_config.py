@@ -105,6 +105,9 @@ class RoundConfig(_Settings):
     propose: ProposeConfig = ProposeConfig()
     propagate: PropagateConfig = PropagateConfig()
     weights: OriginWeights = OriginWeights()
+    replay: float = Field(1.0, ge=0, le=1)
+    """How much the masks of earlier rounds count beside this round's, against forgetting; 0 leaves
+    them out."""
     train: TrainConfig = TrainConfig()
     gate: GateConfig = GateConfig()
 

@@ -61,18 +61,21 @@ def training_set(
     *,
     measured: bool = False,
     vessel: str | None = None,
+    replay: float = 1.0,
 ) -> TrainingSet:
     """All usable annotations of some rounds.
 
     Args:
         measured: Measure every segment, for a model whose heads learn it.
         vessel: Only cases of this vessel.
+        replay: How much the masks of all rounds but the last count; 0 leaves them out.
 
     Raises:
         DataError: a case is not a training case, or a label is unknown.
     """
     found = TrainingSet()
     for number in rounds:
+        share = 1.0 if number == max(rounds) else replay
         annotations = read_annotations(RoundFolder(home, number).file("annotations.coco.json"))
         for image in annotations.images:
             case = catalogue.get(image.case_id)
@@ -86,7 +89,7 @@ def training_set(
             if image.status == "rejected":
                 found.rejected += 1
             elif image.status in _TRAINS:
-                _add(found, annotations, image, case, catalogue, labels, weights, measured)
+                _add(found, annotations, image, case, catalogue, labels, weights, measured, share)
     if not found.samples:
         raise DataError(
             f"rounds {', '.join(map(str, rounds))} hold no reviewed mask to train on "
@@ -104,11 +107,12 @@ def _add(
     labels: LabelSet,
     weights: OriginWeights,
     measured: bool,
+    share: float,
 ) -> None:
     frame = catalogue.frame(image.ref)
     drawn: list[tuple[Label, TrainMask]] = []
     for entry in annotations.of_image(image.id):
-        weight = weights.of(entry.origin)
+        weight = share * weights.of(entry.origin)
         if weight == 0:
             continue
         label = labels.find(annotations.label_of(entry))

@@ -49,13 +49,16 @@ def train(work: Work) -> str:
         folder.manifest().labels,
         work.config.weights,
         measured=work.config.train.heads is not None,
+        replay=work.config.replay,
     )
     config = work.config.model_dump(mode="json", exclude={"labels"})
     identity = [folder.manifest_sha256(), *digests, init_from, json.dumps(config, sort_keys=True)]
     model_id = f"round-{folder.number:02d}-{sha256_of('|'.join(identity).encode())[:8]}"
     check_apart(folder.home)
     directory = folder.file(f"training/{model_id}")
-    result = run(work, rounds, data, work.config.train, init_from, directory)
+    result = run(
+        work, rounds, data, work.config.train, init_from, directory, replay=work.config.replay
+    )
     card = card_of(work, model_id, result, data, parents=(init_from,))
     register(work, card, result)
     candidate = Candidate(
@@ -116,12 +119,14 @@ def run(
     *,
     step: str = "train",
     vessel: str | None = None,
+    replay: float = 1.0,
 ) -> RoundResult:
     """Train an adapter in a directory, telling whoever follows; resumes what is there.
 
     Args:
         rounds: The rounds the data are of: further processes read them themselves …
         vessel: … and only cases of this vessel.
+        replay: … with this weight on all but the last round's.
     """
     parent = None
     if init_from != base_id(work):
@@ -142,7 +147,15 @@ def run(
     processes = processes_for(config.processes)
     if processes > 1:
         return train_together(
-            work, rounds, config, parent, directory, processes, tell, vessel=vessel
+            work,
+            rounds,
+            config,
+            parent,
+            directory,
+            processes,
+            tell,
+            vessel=vessel,
+            replay=replay,
         )
     return train_adapter(
         data.samples,

@@ -57,6 +57,31 @@ def test_training_lowers_the_loss_and_reports_it(tmp_path: Path) -> None:
     assert list((tmp_path / "curves").glob("events.*"))
 
 
+@pytest.mark.parametrize(
+    ("schedule", "quarter", "end"),
+    [("constant", 1.0, 1.0), ("linear", 0.775, 0.1), ("cosine", 0.868, 0.1)],
+)
+def test_the_learning_rate_follows_its_schedule(
+    tmp_path: Path, schedule: str, quarter: float, end: float
+) -> None:
+    settings = {"lr": 0.01, "lr_floor": 0.1, "warmup": 0.0, "log_every": 1, "schedule": schedule}
+    reports: list[Progress] = []
+    module = line()
+    fit(
+        module,
+        lambda x, _: {"loss": module(x).square().mean()},
+        batch,
+        TrainConfig.model_validate(settings),
+        steps=400,
+        directory=tmp_path,
+        progress=reports.append,
+    )
+    rates = [report.figures["lr"] / 0.01 for report in reports]
+    assert rates[0] == pytest.approx(1.0)
+    assert rates[100] == pytest.approx(quarter, abs=1e-3)
+    assert rates[-1] == pytest.approx(end, abs=5e-3)
+
+
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path, ema: float) -> None:
     config = CONFIG.model_copy(update={"ema": ema})

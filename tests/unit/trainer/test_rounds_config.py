@@ -5,8 +5,16 @@ from pathlib import Path
 import pytest
 
 from casebook.annotations import Origin
+from casebook.catalogue import Catalogue
+from casebook.documents import read_document
 from casebook.errors import ConfigError
+from casebook.rounds import RoundFolder
+from tests.unit.trainer.workspace import LABELS, make_conf, make_workspace, pull_truth
+from trainer.results import Candidate
 from trainer.rounds_config import OriginWeights, config_path, read_round_config
+from trainer.samples import training_set
+from trainer.tasks import run_step
+from trainer.work import Work
 
 CONF = Path(__file__).resolve().parents[3] / "conf"
 
@@ -31,6 +39,35 @@ def test_every_shipped_round_reads_and_names_an_existing_label_set(
     folder: str, number: int
 ) -> None:
     assert read_round_config(CONF.parent / folder, number).label_set().masks
+
+
+def test_the_smoke_recipe_trains_ten_images_and_is_scored(tmp_path: Path) -> None:
+    conf = CONF / "recipes" / "smoke"
+    assert read_round_config(conf, 4).label_set().masks, "later rounds use the same file"
+    home = make_workspace(tmp_path, bootstrap=12)
+    labels = tmp_path / "labels.yaml"
+    labels.write_text(LABELS.model_dump_json())
+    work = Work(RoundFolder(home, 1), conf, (f"labels={labels}",))
+    for step in ("select", "train", "evaluate", "decide"):
+        run_step(step, work)
+    candidate = read_document(work.folder.file("candidate.json"), Candidate)
+    assert (candidate.images, candidate.steps) == (10, 10)
+
+
+def test_masks_of_earlier_rounds_count_as_much_as_the_replay_says(tmp_path: Path) -> None:
+    home, conf = make_workspace(tmp_path), make_conf(tmp_path)
+    for number in (1, 2):
+        run_step("select", Work(RoundFolder(home, number), conf))
+    pull_truth(home, 2)
+    rounds, catalogue = (1, 2), Catalogue(home)
+
+    def weights(replay: float) -> list[float]:
+        found = training_set(home, catalogue, rounds, LABELS, OriginWeights(), replay=replay)
+        return [sample.masks[0].weight for sample in found.samples]
+
+    assert weights(1.0) == [1.0] * 6
+    assert weights(0.25) == [0.25] * 4 + [1.0] * 2
+    assert weights(0.0) == [1.0] * 2
 
 
 def test_three_mistakes_are_reported_at_once(tmp_path: Path) -> None:
