@@ -33,6 +33,8 @@ class SelectConfig(_Settings):
     """At most this many new training cases."""
     control_fraction: float = Field(0.0, ge=0, lt=1)
     """Share drawn at random whatever the strategy, to show whether the strategy helps."""
+    per_patient: int | None = Field(None, gt=0)
+    """Cases of one patient at most, beside planned ones; more only when no others are left."""
     seed: int = 0
 
 

@@ -5,7 +5,8 @@ test cases are frozen with round 1 and copied into every later manifest.
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import chain
 
@@ -107,11 +108,13 @@ def choose(
     wanted = min(config.cases, len(pool))
     n_control = round(config.control_fraction * wanted)
     scores = {case.case_id: unsure(case) for case in pool} if unsure else None
-    ranked = ordered(planned, config, scores) + ordered(others, config, scores)
+    ranked = ordered(planned, config, scores)
+    ranked += spread(ordered(others, config, scores), config.per_patient)
     strategy = ranked[: wanted - n_control]
     rest = sorted(
         ranked[wanted - n_control :], key=lambda case: _draw(case, config.seed, "control")
     )
+    rest = spread(rest, config.per_patient, [case.patient for case in strategy])
     chosen = [entry(case, score=(scores or {}).get(case.case_id)) for case in strategy]
     control = [entry(case, is_control=True) for case in rest[:n_control]]
     return tuple(chosen + control)
@@ -126,6 +129,23 @@ def ordered(
     if scores is not None:
         return sorted(cases, key=lambda case: (-scores[case.case_id], case.case_id))
     return sorted(cases, key=lambda case: case.case_id)
+
+
+def spread(cases: Sequence[Case], quota: int | None, taken: Iterable[str] = ()) -> list[Case]:
+    """The same cases in the same order, but those above their patient's quota after all others.
+
+    Args:
+        taken: Patients of the cases chosen already, once for each.
+    """
+    if quota is None:
+        return list(cases)
+    counts = Counter(taken)
+    within: list[Case] = []
+    above: list[Case] = []
+    for case in cases:
+        (within if counts[case.patient] < quota else above).append(case)
+        counts[case.patient] += 1
+    return within + above
 
 
 def _draw(case: Case, seed: int, purpose: str) -> str:

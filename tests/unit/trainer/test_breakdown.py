@@ -28,7 +28,7 @@ def case(name: str, *segments: SegmentScore, **more: str | float | None) -> Case
     iou = sum(one.iou_box for one in segments) / len(segments)
     return CaseEvaluation(
         case_id=name, segments=segments, iou_box=iou, dice=iou, cldice=iou,
-        **more,  # type: ignore[arg-type] # checked by the model itself
+        **more,
     )  # fmt: skip
 
 

@@ -128,3 +128,24 @@ def test_random_choice_follows_the_seed_alone(pool: list[Case]) -> None:
 
     assert ids(1, pool) == ids(1, pool[::-1])
     assert ids(1, pool) != ids(2, pool)
+
+
+def test_a_patient_gives_no_more_than_the_quota_while_others_are_left(tmp_path: Path) -> None:
+    catalogue = Catalogue(Home(tmp_path / "quota"))
+    owners = ["a", "a", "a", "a", "b", "b", "c"]
+    pool = [
+        add_case(catalogue, n, Split.TRAIN, is_annotated=False, patient=patient)
+        for n, patient in enumerate(owners)
+    ]
+
+    def patients(cases: int, quota: int | None, control: float = 0.0) -> list[str]:
+        config = SelectConfig(cases=cases, per_patient=quota, control_fraction=control)
+        return [case.patient for case in choose(pool, config, 9)]
+
+    assert patients(4, None) == ["a", "a", "a", "a"]
+    assert patients(4, 2) == ["a", "a", "b", "b"]
+    assert patients(3, 1) == ["a", "b", "c"]
+    assert patients(5, 1) == ["a", "b", "c", "a", "a"], "filled up when no others are left"
+    # The control arm counts what the strategy took: both of a's are gone.
+    assert sorted(patients(4, 2, control=0.5)[2:]) in (["b", "b"], ["b", "c"])
+    assert len(set(patients(6, 1, control=0.5)[:3])) == 3
