@@ -8,7 +8,8 @@ from pydantic import Field
 from angio.evaluation import CaseEvaluation
 from casebook.corrections import Corrections, Effort
 from casebook.documents import Document, read_document
-from casebook.rounds import RoundFolder
+from casebook.rounds import Manifest, RoundFolder
+from trainer.arms import ArmComparison, compare_arms
 from trainer.breakdown import (
     ClicksNeeded,
     Group,
@@ -82,6 +83,7 @@ class RoundReport(Document):
     base: str
     arms: dict[str, int] = Field(default_factory=dict)
     """Training cases by selection arm."""
+    arm_comparison: ArmComparison | None = None
     segments: tuple[Group, ...] = ()
     """Every segment drawn on the test cases, by its label."""
     views: tuple[Group, ...] = ()
@@ -144,6 +146,7 @@ def summarise(
         learning_rate=float(lr) if isinstance(lr, int | float) else 0.0,
         base=candidate.base,
         arms={arm: arms.count(arm) for arm in sorted(set(arms))},
+        arm_comparison=_arm_comparison(folder, manifest),
     )
 
 
@@ -151,6 +154,12 @@ def gains(ours: SplitScores, theirs: SplitScores) -> list[float]:
     """IoU differences of the cases both models were scored on."""
     other = theirs.iou_by_case()
     return [case.iou_box - other[case.case_id] for case in ours.cases if case.case_id in other]
+
+
+def _arm_comparison(folder: RoundFolder, manifest: Manifest) -> ArmComparison | None:
+    if not folder.has("corrections.json"):
+        return None
+    return compare_arms(manifest, read_document(folder.file("corrections.json"), Corrections))
 
 
 def _corrections(folder: RoundFolder) -> CorrectionCounts | None:

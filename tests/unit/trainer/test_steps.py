@@ -14,13 +14,15 @@ from casebook.rounds import RoundFolder
 from segmenter.heads import Targets
 from tests.unit.trainer.workspace import LABELS, add_case, make_conf, make_workspace, pull_truth
 from trainer.app import app
+from trainer.arms import ArmComparison
 from trainer.chain import STEP_FILES, check_ready, steps_left, steps_of
 from trainer.overview import Overview
+from trainer.page import render
 from trainer.requests import failure, pending
 from trainer.results import Candidate, Decision
 from trainer.rounds_config import OriginWeights
 from trainer.samples import training_set
-from trainer.scores import RoundEvaluation
+from trainer.scores import Mean, RoundEvaluation
 from trainer.summary import RoundReport
 from trainer.tasks import STEPS, run_step
 from trainer.work import Work
@@ -121,6 +123,16 @@ def test_the_reports_are_self_contained(place: tuple[Home, Path]) -> None:
     page = RoundFolder(home, 2).file("report.html").read_text()
     assert "Clicks a person would need" in page
     assert "the model's masks against the experts'" in page
+    assert "Selection against chance" not in page, "one case an arm says nothing"
+    arms = ArmComparison(
+        strategy="uncertainty",
+        chosen=Mean(mean=0.4, low=0.3, high=0.5, n=4),
+        control=Mean(mean=0.1, low=0.0, high=0.2, n=4),
+        difference=Mean(mean=0.3, low=0.2, high=0.4, n=8),
+    )
+    compared = report.with_(arm_comparison=arms.model_dump())
+    page = render("report.html.j2", report=compared, charts={"cases": ""}, gallery=())
+    assert "Uncertainty chose cases on which the model was more wrong" in page
     overview = read_document(home.root / "rounds" / "report.json", Overview)
     assert [report.round for report in overview.rounds] == [1, 2]
     assert overview.control is not None
