@@ -128,14 +128,15 @@ def pull_figures(quick: bool) -> dict[str, float | None]:
 
 
 PEAK = """
-import resource, sys
+import sys
 from pathlib import Path
 from bench.cvat_rounds import push_ours
+from bench.growth import peak_kb
 from casebook.home import Home
 from casebook.rounds import RoundFolder
 from cvat_sync.settings import Access
 push_ours(RoundFolder(Home(Path(sys.argv[1])), 2), Access(url=sys.argv[2], token=sys.argv[3]), 25)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(peak_kb())
 """
 
 

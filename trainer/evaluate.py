@@ -43,7 +43,7 @@ def evaluate(work: Work) -> str:
         def tell(message: str, fraction: float, start: int = index) -> None:
             work.progress("evaluate", message, min((start + fraction) / 2, 0.99))
 
-        scores.append(scores_of(work, model_id, tell))
+        scores.append(scores_of(work, model_id, tell, details=index == 0))
     found = RoundEvaluation(
         round=folder.number,
         manifest_sha256=folder.manifest_sha256(),
@@ -64,8 +64,13 @@ def read_evaluation(folder: RoundFolder) -> RoundEvaluation:
     return read_document(folder.need("evaluation.json", how), RoundEvaluation)
 
 
-def scores_of(work: Work, model_id: str, tell: Tell) -> ModelScores:
-    """A model's scores on the frozen cases, from the cache when they are there."""
+def scores_of(work: Work, model_id: str, tell: Tell, *, details: bool = False) -> ModelScores:
+    """A model's scores on the frozen cases, from the cache when they are there.
+
+    Args:
+        details: Also measurements and simulated clicks on the test cases, where the round's
+            configuration wants them. A candidate has them; it keeps them as a later incumbent.
+    """
     manifest = work.folder.manifest()
     cases = _identity(manifest, work.catalogue)
     path = cache_path(work, model_id, cases)
@@ -100,7 +105,7 @@ def scores_of(work: Work, model_id: str, tell: Tell) -> ModelScores:
         test,
         manifest.labels,
         baseline=not ridges,
-        details=True,
+        details=details and work.config.evaluate.details,
         progress=tell_test,
     )
     rows = [case.with_(**ridges.get(case.case_id, {})) for case in reported.cases]

@@ -81,6 +81,13 @@ class OriginWeights(_Settings):
         return weights[origin]
 
 
+class EvaluateConfig(_Settings):
+    """What is measured on the frozen test cases."""
+
+    details: bool = True
+    """Measurements of the candidate's masks and simulated clicks: more than doubles the time."""
+
+
 class GateConfig(_Settings):
     """When a candidate replaces the incumbent."""
 
@@ -111,6 +118,7 @@ class RoundConfig(_Settings):
     """How much the masks of earlier rounds count beside this round's, against forgetting; 0 leaves
     them out."""
     train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
     gate: GateConfig = GateConfig()
 
     def label_set(self) -> LabelSet:

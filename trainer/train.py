@@ -51,7 +51,7 @@ def train(work: Work) -> str:
         measured=work.config.train.heads is not None,
         replay=work.config.replay,
     )
-    config = work.config.model_dump(mode="json", exclude={"labels"})
+    config = work.config.model_dump(mode="json", exclude={"labels", "evaluate"})
     identity = [folder.manifest_sha256(), *digests, init_from, json.dumps(config, sort_keys=True)]
     model_id = f"round-{folder.number:02d}-{sha256_of('|'.join(identity).encode())[:8]}"
     check_apart(folder.home)
