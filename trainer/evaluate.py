@@ -43,7 +43,7 @@ def evaluate(work: Work) -> str:
         def tell(message: str, fraction: float, start: int = index) -> None:
             work.progress("evaluate", message, min((start + fraction) / 2, 0.99))
 
-        scores.append(scores_of(work, model_id, tell, details=index == 0))
+        scores.append(scores_of(work, model_id, tell, details=True))
     found = RoundEvaluation(
         round=folder.number,
         manifest_sha256=folder.manifest_sha256(),
@@ -69,7 +69,7 @@ def scores_of(work: Work, model_id: str, tell: Tell, *, details: bool = False) -
 
     Args:
         details: Also measurements and simulated clicks on the test cases, where the round's
-            configuration wants them. A candidate has them; it keeps them as a later incumbent.
+            configuration wants them; scores kept without them stay as they are.
     """
     manifest = work.folder.manifest()
     cases = _identity(manifest, work.catalogue)

@@ -85,7 +85,7 @@ class EvaluateConfig(_Settings):
     """What is measured on the frozen test cases."""
 
     details: bool = True
-    """Measurements of the candidate's masks and simulated clicks: more than doubles the time."""
+    """Measurements of masks and simulated clicks: more than doubles the time."""
 
 
 class GateConfig(_Settings):
