@@ -11,8 +11,9 @@ from pathlib import Path
 import click
 
 from angio.phantoms.truth import read_truth
+from angio.review import read_held
 from casebook.documents import read_document, write_bytes, write_document
-from casebook.errors import AngioloopError, ConfigError, ModelError
+from casebook.errors import AngioloopError, ConfigError, DataError, ModelError
 from casebook.home import Home
 from casebook.labels import read_labels
 from casebook.registry import Registry
@@ -87,14 +88,31 @@ class Walk:
                 f"Give another --home, or --seed {found} to go on with this one"
             )
         say("2. Import: de-identify, render, catalogue")
-        run(
-            (
-                *("casebook", "import", "csv", str(done), *self.at_home),
-                *("--labels", str(self.labels_path)),
-            ),
-            self.env,
+        command = (
+            *("casebook", "import", "csv", str(done), *self.at_home),
+            *("--labels", str(self.labels_path)),
         )
+        if run(command, self.env, allowed=(0, DataError.exit_code)):
+            self._rule()
+            run(command, self.env)
         return phantom_truth(self.study, self.home, self.labels)
+
+    def _rule(self) -> None:
+        """Rule on frames held as possible text, as a person would who looks at them.
+
+        No text was ever drawn into a phantom: what is held is the chest's own structure.
+        """
+        held = read_held(self.home)
+        say(f"A person looks at {len(held)} held cases (simulated): there is no text in a phantom")
+        for case in held:
+            reason = "synthetic: no text was drawn into it"
+            run(
+                (
+                    *("casebook", "deid", "rule", case.held_id, "--clean", "--reason", reason),
+                    *self.at_home,
+                ),
+                self.env,
+            )
 
     def round(self, number: int, truth: Truth) -> None:
         """One round: proposals, experts, corrections, training."""
