@@ -79,8 +79,8 @@ class Walk:
         if not done.exists():
             shutil.rmtree(self.study, ignore_errors=True)
             workers = str(os.cpu_count() or 1)
-            command = ("casebook", "phantoms", str(self.study), "--patients", str(self.patients))
-            run((*command, "--seed", str(self.seed), "--workers", workers), self.env)
+            phantoms = ("casebook", "phantoms", str(self.study), "--patients", str(self.patients))
+            run((*phantoms, "--seed", str(self.seed), "--workers", workers), self.env)
         found = read_truth(self.study).seed
         if found != self.seed:
             raise ConfigError(
