@@ -60,6 +60,7 @@ report: setup ## Write the report over all rounds
 	$(RUN) $(BIN)/trainer report
 
 bench: setup ## Run every bench and keep bench/results/NAME.json
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m bench
 
 weights: setup ## Fetch the real SAM 3 weights (gated hub; asks for access when refused)

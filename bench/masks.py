@@ -103,8 +103,14 @@ def _there_and_back(bitmap: Bitmap) -> tuple[Bitmap, int, run_lengths.Box | None
 
 def _datumaro() -> tuple[Callable[[Bitmap], object], Callable[[Bitmap], Bitmap]]:
     """Datumaro's encoder, and its whole road: exporter's form, importer's form, bitmap."""
-    mask_to_rle = import_module("datumaro.util.mask_tools").mask_to_rle
-    rle_mask = import_module("datumaro.components.annotation").RleMask
+    try:
+        mask_to_rle = import_module("datumaro.util.mask_tools").mask_to_rle
+        rle_mask = import_module("datumaro.components.annotation").RleMask
+    except ModuleNotFoundError as error:
+        raise SystemExit(
+            f"bench.masks measures against datumaro, which is not installed ({error.name}): "
+            "pip install -c constraints.txt -e '.[bench]'"
+        ) from error
 
     def there_and_back(bitmap: Bitmap) -> Bitmap:
         told = mask_to_rle(bitmap)
