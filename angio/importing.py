@@ -22,6 +22,7 @@ from angio.dicom.read import Cine, cine_of, frames_of, n_frames_of, open_dataset
 from angio.frames import METHOD as FRAME_METHOD
 from angio.frames import NO_INFLOW_NOTE, FrameChoice, choose_frame
 from angio.intake import (
+    READERS,
     ImportReport,
     Incoming,
     Pictures,
@@ -37,7 +38,8 @@ from angio.rendering import render_frame, upright
 from angio.review import Desk
 from angio.source_files import size_of
 from casebook.cases import Case, PixelSpacing, Split, View
-from casebook.errors import DataError
+from casebook.catalogue import Catalogue
+from casebook.errors import AngioloopError, DataError
 from casebook.home import Home
 from casebook.labels import LabelSet
 from casebook.split import split_of
@@ -93,6 +95,7 @@ def import_csv(
     *,
     validation: Path | None = None,
     neighbours: int = 1,
+    new_only: bool = False,
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> ImportReport:
@@ -105,6 +108,7 @@ def import_csv(
         options: The CSV's conventions.
         validation: Another CSV whose rows are all for validation.
         neighbours: Unlabelled frames kept on each side of the annotated one.
+        new_only: Do not read rows again whose case is in the catalogue.
         dry_run: Check everything, write nothing.
         progress: Told how many rows of how many are done.
 
@@ -131,20 +135,47 @@ def import_csv(
                     without += split is None
         notes = [f"{without} rows give no split; {_SPLIT_NOTE}"] * bool(without)
 
-        def cases() -> Iterator[tuple[str, Callable[[], Incoming]]]:
+        known = Catalogue(home) if new_only and home.catalogue.exists() else None
+
+        def cases() -> Iterator[tuple[str, Callable[[], Incoming | None]]]:
             for table in tables:
                 for line, cells in table.csv.rows():
-                    yield f"{table.where} {line}", partial(_read, reading, table, line, cells)
+                    yield f"{table.where} {line}", _begun(reading, table, line, cells, known)
 
         return take_in(
-            home, "csv", cases(), total=total, notes=notes, dry_run=dry_run, progress=progress
-        )
+            home, "csv", cases(), total=total, notes=notes, dry_run=dry_run, progress=progress,
+            readers=READERS,
+        )  # fmt: skip
 
 
 _SPLIT_NOTE = "patients without one in any row were split by keyed hash"
 
 
-def _read(reading: _Reading, table: _Table, line: int, cells: tuple[str, ...]) -> Incoming:
+def _begun(
+    reading: _Reading,
+    table: _Table,
+    line: int,
+    cells: tuple[str, ...],
+    known: Catalogue | None,
+) -> Callable[[], Incoming | None]:
+    """What needs the ledger, done in the order of the rows; what may wait, as a function."""
+    try:
+        row, case_id, split, person = _placed(reading, table, line, cells)
+    except AngioloopError as problem:
+        return partial(_refused, problem)
+    if known is not None and known.has(case_id):
+        return lambda: None
+    return partial(_read_row, row, case_id, split, person, reading)
+
+
+def _refused(problem: AngioloopError) -> Incoming:
+    raise problem
+
+
+def _placed(
+    reading: _Reading, table: _Table, line: int, cells: tuple[str, ...]
+) -> tuple[LabRow, str, Split, str]:
+    """A row, its case's id and split, and its patient's pseudonym."""
     row = reading.row(table, line, cells)
     ledger = reading.ledger
     if not ledger.knows(row.patient_id):
@@ -153,7 +184,13 @@ def _read(reading: _Reading, table: _Table, line: int, cells: tuple[str, ...]) -
         raise DataError("its patient is in two splits; give all rows of a patient the same split")
     person = pseudonym(reading.key, row.patient_id)
     split = ledger.split_of(row.patient_id) or split_of(person, reading.key)
-    return _read_row(row, split, person, reading)
+    case_id = _case_id(row, reading.key)
+    if not ledger.is_new(case_id):
+        raise DataError(
+            "repeats an earlier row (same file name, frame, segment and phase); remove one, or "
+            "tell them apart by a row_id column"
+        )
+    return row, case_id, split, person
 
 
 def _case_id(row: LabRow, key: bytes) -> str:
@@ -164,13 +201,7 @@ def _case_id(row: LabRow, key: bytes) -> str:
     return f"c{keyed(key, 'case', f'{row.patient_id}|{parts}').hex()[:14]}"
 
 
-def _read_row(row: LabRow, split: Split, person: str, reading: _Reading) -> Incoming:
-    case_id = _case_id(row, reading.key)
-    if not reading.ledger.is_new(case_id):
-        raise DataError(
-            "repeats an earlier row (same file name, frame, segment and phase); remove one, or "
-            "tell them apart by a row_id column"
-        )
+def _read_row(row: LabRow, case_id: str, split: Split, person: str, reading: _Reading) -> Incoming:
     contours = read_contours(row.contours) if row.contours else None
     named = row.frame if row.frame is not None else contours.frame if contours else None
     run = _cine(row, named, person, reading)

@@ -3,9 +3,11 @@
 Knows no source format. A case that cannot be used becomes a line of the report; the rest goes on.
 """
 
+import os
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,6 +27,8 @@ from casebook.errors import AngioloopError, StateError
 from casebook.home import Home
 
 Progress = Callable[[int, int], None]
+READERS = min(4, os.cpu_count() or 1)
+"""Cases read side by side: decoding and encoding leave the interpreter to others."""
 DRY_KEY = bytes(32)
 """Key of a dry run in a workspace that has none: nothing made with it is kept."""
 _VARYING = re.compile(r"(?<!\w)'[^']*'|\"[^\"]*\"|\d+(?:[.,×x]\d+)*")
@@ -61,6 +65,8 @@ class ImportReport(Document):
     replaced: int = 0
     """Cases that were there with other content."""
     unchanged: int = 0
+    not_read: int = 0
+    """Cases that were there and, as asked, were not read again."""
     annotated: int = 0
     """Cases with expert annotations, of all usable ones."""
     splits: dict[str, int] = Field(default_factory=dict)
@@ -185,44 +191,50 @@ class Pictures:
 def take_in(
     home: Home,
     source: str,
-    cases: Iterable[tuple[str, Callable[[], Incoming]]],
+    cases: Iterable[tuple[str, Callable[[], Incoming | None]]],
     *,
     total: int,
     notes: Iterable[str] = (),
     problems: Iterable[ImportProblem] = (),
     dry_run: bool = False,
     progress: Progress | None = None,
+    readers: int = 1,
 ) -> ImportReport:
     """Read, check and catalogue cases one by one; what fails is reported and the rest goes on.
 
     Args:
         home: The workspace.
         source: Name of the import, for the report.
-        cases: For each, where it comes from and a function that reads it.
+        cases: For each, where it comes from and a function that reads it; that gives nothing for a
+            case that is there and need not be read.
         total: How many there are, for progress.
         notes: Remarks on the whole.
         problems: What was found wrong before.
         dry_run: Read and check everything, write nothing.
         progress: Told how many of how many are done.
+        readers: Cases read side by side, in threads; their functions must not share anything that
+            changes. The order in which cases are filed and reported is that of `cases`.
     """
     catalogue = None if dry_run else Catalogue(home)
     outcome: Counter[str] = Counter()
     splits: Counter[str] = Counter()
     remarks: Counter[str] = Counter()
     failed = list(problems)
-    for done, (where, read) in enumerate(cases, start=1):
+    for done, (where, read) in enumerate(_ahead(cases, readers), start=1):
         try:
             incoming = read()
-            outcome[_file(home, catalogue, incoming)] += 1
+            outcome["not_read" if incoming is None else _file(home, catalogue, incoming)] += 1
         except AngioloopError as problem:
             failed.append(ImportProblem(where=where, message=str(problem)))
         else:
-            outcome["annotated"] += incoming.annotations is not None
-            splits[incoming.case.split.value] += 1
-            remarks.update(incoming.notes)
-            failed += [
-                ImportProblem(where=where, message=defect, part=True) for defect in incoming.defects
-            ]
+            if incoming is not None:
+                outcome["annotated"] += incoming.annotations is not None
+                splits[incoming.case.split.value] += 1
+                remarks.update(incoming.notes)
+                failed += [
+                    ImportProblem(where=where, message=defect, part=True)
+                    for defect in incoming.defects
+                ]
         if progress is not None:
             progress(done, total)
     counted = [f"{text} ({number} cases)" for text, number in sorted(remarks.items())]
@@ -231,6 +243,7 @@ def take_in(
         imported=outcome["imported"],
         replaced=outcome["replaced"],
         unchanged=outcome["unchanged"],
+        not_read=outcome["not_read"],
         annotated=outcome["annotated"],
         splits=dict(sorted(splits.items())),
         notes=(*notes, *counted),
@@ -238,6 +251,28 @@ def take_in(
         groups=grouped(failed),
         dry_run=dry_run,
     )
+
+
+def _ahead(
+    cases: Iterable[tuple[str, Callable[[], Incoming | None]]], readers: int
+) -> Iterator[tuple[str, Callable[[], Incoming | None]]]:
+    """The same in the same order, with the next ones being read while one is filed."""
+    if readers <= 1:
+        yield from cases
+        return
+    pool = ThreadPoolExecutor(readers, thread_name_prefix="reader")
+    begun: deque[tuple[str, Future[Incoming | None]]] = deque()
+    try:
+        for where, read in cases:
+            begun.append((where, pool.submit(read)))
+            if len(begun) > readers:
+                first, future = begun.popleft()
+                yield first, future.result
+        while begun:
+            first, future = begun.popleft()
+            yield first, future.result
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _file(home: Home, catalogue: Catalogue | None, incoming: Incoming) -> str:

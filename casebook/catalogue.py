@@ -214,6 +214,12 @@ class Catalogue:
                 )
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
+    def has(self, case_id: str) -> bool:
+        """Whether a case is there."""
+        with self._connect() as connection:
+            found = connection.execute("SELECT 1 FROM cases WHERE case_id=?", (case_id,))
+            return found.fetchone() is not None
+
     def get(self, case_id: str) -> Case:
         """One case.
 

@@ -6,6 +6,8 @@ first one stopped. Knows what follows what, and nothing of how.
 
 import os
 import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
@@ -18,7 +20,7 @@ from casebook.home import Home
 from casebook.labels import read_labels
 from casebook.registry import Registry
 from demo.expert import Desk, Expert, Habits, Truth
-from demo.services import services
+from demo.services import Services, services
 from demo.steps import MemoryWatch, run, say, stopwatch
 from demo.summary import Clock, measured, qca_row, student_row, summarise, table
 from demo.truth import arcade_truth, phantom_truth, unseen_truth
@@ -89,7 +91,7 @@ class Walk:
             )
         say("2. Import: de-identify, render, catalogue")
         command = (
-            *("casebook", "import", "csv", str(done), *self.at_home),
+            *("casebook", "import", "csv", str(done), *self.at_home, "--new-only"),
             *("--labels", str(self.labels_path)),
         )
         if run(command, self.env, allowed=(0, DataError.exit_code)):
@@ -114,25 +116,38 @@ class Walk:
                 self.env,
             )
 
-    def round(self, number: int, truth: Truth) -> None:
+    def rounds(self, truth: Truth) -> None:
+        """All rounds; the stand-in CVAT, once needed, stays up for the next ones."""
+        with ExitStack() as around:
+            running: list[Services] = []
+
+            def needed() -> Services:
+                if not running:
+                    running.append(around.enter_context(services(self.home.root, self.env)))
+                return running[0]
+
+            for number in ROUNDS:
+                self.round(number, truth, needed)
+
+    def round(self, number: int, truth: Truth, needed: Callable[[], Services]) -> None:
         """One round: proposals, experts, corrections, training."""
         chosen = ("--round", str(number), *self.at_home, "--conf", str(self.conf))
         folder = self.home.round_folder(number)
         if number > 1 and not (folder / "annotations.coco.json").exists():
-            with services(self.home.root, self.env) as running:
-                env = {
-                    **self.env,
-                    "ANGIOLOOP_CVAT_URL": running.cvat_url,
-                    "ANGIOLOOP_CVAT_TOKEN": running.cvat_token,
-                }
-                say(f"Round {number}: proposals by the promoted model, into the stand-in CVAT")
-                run(("cvatsync", "push", *chosen), env)
-                say(f"Round {number}: the simulated expert corrects")
-                with Desk(running.cvat_url, running.cvat_token) as desk:
-                    expert = Expert(desk, truth, Habits())
-                    expert.work(f"angioloop {self.labels.name}", lambda text: click.echo(text))
-                say(f"Round {number}: corrections back")
-                run(("cvatsync", "pull", *chosen), env)
+            cvat = needed()
+            env = {
+                **self.env,
+                "ANGIOLOOP_CVAT_URL": cvat.cvat_url,
+                "ANGIOLOOP_CVAT_TOKEN": cvat.cvat_token,
+            }
+            say(f"Round {number}: proposals by the promoted model, into the stand-in CVAT")
+            run(("cvatsync", "push", *chosen), env)
+            say(f"Round {number}: the simulated expert corrects")
+            with Desk(cvat.cvat_url, cvat.cvat_token) as desk:
+                expert = Expert(desk, truth, Habits())
+                expert.work(f"angioloop {self.labels.name}", lambda text: click.echo(text))
+            say(f"Round {number}: corrections back")
+            run(("cvatsync", "pull", *chosen), env)
         say(f"Round {number}: train, evaluate, decide, promote, report")
         run(("trainer", "train", *chosen), self.env)
 
@@ -193,8 +208,7 @@ def _walk(walk: Walk) -> None:
     try:
         with watch:
             truth = walk.cases()
-            for number in ROUNDS:
-                walk.round(number, truth)
+            walk.rounds(truth)
             walk.control()
             walk.student()
             if walk.arcade is None:

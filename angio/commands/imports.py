@@ -52,9 +52,10 @@ def tell(report: ImportReport, as_json: bool) -> None:
     else:
         done = "would be imported" if report.dry_run else "imported"
         splits = ", ".join(f"{name} {number}" for name, number in report.splits.items())
+        kept = f", {report.not_read} there and not read again" if report.not_read else ""
         click.echo(
             f"{report.imported} cases {done}, {report.replaced} replaced, {report.unchanged} "
-            f"unchanged; {report.annotated} with expert annotations ({splits or 'none'})"
+            f"unchanged{kept}; {report.annotated} with expert annotations ({splits or 'none'})"
         )
         for note in report.notes:
             click.echo(f"note: {note}", err=True)
@@ -64,7 +65,7 @@ def tell(report: ImportReport, as_json: bool) -> None:
                 click.echo(f"    {problem.where}: {problem.message}", err=True)
         if report.problems:
             click.echo("(--json lists every one)", err=True)
-    usable = report.imported + report.replaced + report.unchanged
+    usable = report.imported + report.replaced + report.unchanged + report.not_read
     parts = len(report.problems) - report.left_out
     without = f", {parts} without a part" if parts else ""
     if not usable:
@@ -96,6 +97,10 @@ def tell(report: ImportReport, as_json: bool) -> None:
     type=click.Path(path_type=Path),
     help="Another CSV of this form; the patients in it are for validation.",
 )
+@click.option(
+    "--new-only", is_flag=True,
+    help="Do not read rows again whose case is here: after rulings on held frames, for instance.",
+)  # fmt: skip
 @_neighbours
 @dry_run_option
 @json_option
@@ -106,6 +111,7 @@ def import_csv_(
     angles: AngleSign,
     path_maps: tuple[str, ...],
     validation_csv: Path | None,
+    new_only: bool,
     neighbours: int,
     dry_run: bool,
     as_json: bool,
@@ -122,7 +128,7 @@ def import_csv_(
     with bar("rows") as progress:
         report = import_csv(
             path, Home.resolve(home), read_labels(labels), options, validation=validation_csv,
-            neighbours=neighbours, dry_run=dry_run, progress=progress,
+            neighbours=neighbours, new_only=new_only, dry_run=dry_run, progress=progress,
         )  # fmt: skip
     tell(report, as_json)
 

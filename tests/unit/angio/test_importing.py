@@ -109,6 +109,44 @@ def test_a_second_import_changes_nothing(
     assert catalogue.count() == 2
 
 
+def test_rows_that_are_there_are_not_read_again_when_only_new_ones_are_wanted(
+    study: tuple[Path, StudyTruth], tmp_path: Path, coronary: LabelSet
+) -> None:
+    rows = _rows(study[0])[:3]
+    _import(study[0], rows[:2], tmp_path, coronary)
+    path, home = study[0] / f"{tmp_path.name}.csv", Home(tmp_path / "home")
+    gone = {**rows[0], "dicom_path": "dicom/gone.dcm", "row_id": rows[0]["row_id"]}
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows([gone, *rows[1:]])
+    report = import_csv(path, home, coronary, new_only=True)
+    assert (report.imported, report.not_read, report.problems) == (1, 2, ())
+    read_all = import_csv(path, home, coronary)
+    assert (read_all.imported, read_all.unchanged, read_all.left_out) == (0, 2, 1)
+    fresh = import_csv(path, Home(tmp_path / "other"), coronary, new_only=True, dry_run=True)
+    assert (fresh.imported, fresh.not_read, fresh.left_out) == (2, 0, 1)
+
+
+def test_cases_read_side_by_side_are_filed_in_the_order_of_the_rows(
+    study: tuple[Path, StudyTruth], tmp_path: Path, coronary: LabelSet
+) -> None:
+    rows = _rows(study[0])[:4]
+    mixed = [rows[0], {**rows[1], "frame_index": "99"}, rows[2], {**rows[3], "frame_index": "99"}]
+    seen: list[int] = []
+    path = study[0] / f"{tmp_path.name}.csv"
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(mixed)
+    home = Home(tmp_path / "home")
+    report = import_csv(path, home, coronary, progress=lambda done, _: seen.append(done))
+    assert [problem.where for problem in report.problems] == ["line 3", "line 5"]
+    assert seen == [1, 2, 3, 4]
+    table = (home.private / "relink.csv").read_text(encoding="utf-8")
+    assert table.index(rows[0]["row_id"]) < table.index(rows[2]["row_id"])
+
+
 def test_bad_rows_are_reported_and_the_rest_goes_on(
     study: tuple[Path, StudyTruth], tmp_path: Path, coronary: LabelSet
 ) -> None:
