@@ -85,9 +85,9 @@ def check_consent(home: Home, pseudonym: str) -> None:
 def forget(home: Home, pseudonym: str, *, dry_run: bool = False) -> Withdrawal:
     """Remove a patient from the workspace; a second run finds nothing left to do.
 
-    Gone are the cases (frames, stored bits, catalogue rows, expert annotations), their entries in
-    every round's files, what was held for review and the re-link rows. Listed
-    are the models that saw the patient and the copies in CVAT.
+    Gone are the cases (frames, stored bits, catalogue rows, expert annotations, descriptors),
+    their entries in every round's files, what was held for review and the re-link rows. Listed are
+    the models that saw the patient and the copies in CVAT.
 
     Args:
         home: The workspace.
@@ -248,6 +248,9 @@ def _remove_files(home: Home, cases: Collection[str]) -> None:
         for path in home.cases.glob(f"{case}*"):
             if path.is_dir():
                 shutil.rmtree(path)
+        for name in (f"{case}.safetensors", f".{case}.safetensors.*.tmp"):
+            for path in home.descriptors.glob(f"*/{name}"):
+                path.unlink(missing_ok=True)
     for path in (home.root / "rounds").glob("*/.push-*"):
         shutil.rmtree(path, ignore_errors=True)
     for folder in (home.root / "rounds", home.private):

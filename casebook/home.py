@@ -4,6 +4,7 @@ cases/            catalogue.sqlite + de-identified lossless frames
 private/          key, relink.csv (pseudonym ↔ patient, mode 0600); never leaves
 rounds/NN/        one folder a round (casebook/rounds.py)
 models/<id>/      adapter + card; models/promoted and models/released/current are the pointers
+descriptors/      what models see in cases, for the choice of the next ones; may be removed
 queue/            the embedded broker and the worker's lock
 audit.jsonl       who pushed, promoted, rolled back, and why
 """
@@ -63,6 +64,11 @@ class Home:
     def models(self) -> Path:
         """The model registry."""
         return self.root / "models"
+
+    @property
+    def descriptors(self) -> Path:
+        """What models see in cases, for the choice of the next ones; a file a case and model."""
+        return self.root / "descriptors"
 
     @property
     def queue(self) -> Path:

@@ -3,6 +3,7 @@
 A model that goes leaves its card, so that every lineage stays readable. Knows no weights.
 """
 
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -142,6 +143,7 @@ def prune(home: Home, keep: int = KEEP, reason: str = "") -> RetentionPlan:
             home.audit("prune", entry.model_id, reason)
             for path in _files(home, entry.model_id):
                 path.unlink()
+            shutil.rmtree(home.descriptors / entry.model_id, ignore_errors=True)
     return found
 
 

@@ -23,12 +23,16 @@ class _Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+Strategy = Literal["order", "random", "uncertainty", "diversity", "uncertainty+diversity"]
+
+
 class SelectConfig(_Settings):
     """Which cases a round works on."""
 
-    strategy: Literal["order", "random", "uncertainty"] = "order"
+    strategy: Strategy = "order"
     """order: by case id; random: by seeded hash; uncertainty: what the promoted model is least
-    sure of first."""
+    sure of first; diversity: what its encoder sees differ most; uncertainty+diversity: of the least
+    sure those that differ most."""
     cases: int = Field(200, gt=0)
     """At most this many new training cases."""
     control_fraction: float = Field(0.0, ge=0, lt=1)

@@ -6,9 +6,13 @@ test cases are frozen with round 1 and copied into every later manifest.
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain
+
+import numpy as np
+from jaxtyping import Float32
 
 from casebook.annotations import AnnotationSet, AnnotationSetBuilder, write_annotations
 from casebook.cases import Case, Split
@@ -17,11 +21,31 @@ from casebook.documents import write_document
 from casebook.errors import DataError, StateError
 from casebook.labels import LabelSet
 from casebook.rounds import Manifest, ManifestCase, RoundFolder
+from trainer.diversity import diverse
 from trainer.rounds_config import SelectConfig
 from trainer.work import Work
 
 Uncertainty = Callable[[Case], float]
 """How unsure the promoted model is of a case; larger is less sure."""
+Describe = Callable[[Sequence[Case]], Float32[np.ndarray, "n d"]]
+"""A descriptor by the promoted model's encoder for each case."""
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What a strategy asks a model."""
+
+    unsure: Uncertainty | None = None
+    describe: Describe | None = None
+    known: tuple[Case, ...] = ()
+    """Cases of earlier rounds: what looks like them is known."""
+
+    def with_known(self, cases: Iterable[Case]) -> "Signals":
+        """The same, when these are chosen as well."""
+        return replace(self, known=(*self.known, *cases))
+
+
+NO_SIGNALS = Signals()
 
 
 def select(work: Work) -> str:
@@ -55,13 +79,16 @@ def _first(work: Work, labels: LabelSet) -> Manifest:
                 f"round 01: no {name} case with expert annotations in the catalogue; import some "
                 "with `casebook import` (a round needs train, val and test cases)"
             )
-    chosen = [entry(case) for case in ordered(planned, config, None)[: config.cases]]
+    if config.strategy.startswith("uncertainty"):
+        config = config.model_copy(update={"strategy": "order"})  # no model knows a case yet
+    signals = _signals(work, config, ())
+    chosen = [entry(case) for case in ordered(planned, config, config.cases, signals)]
     return Manifest(
         round=1,
         labels=labels,
-        strategy=config.strategy if config.strategy != "uncertainty" else "order",
+        strategy=config.strategy,
         seed=config.seed,
-        cases=tuple(chosen),
+        cases=tuple(chosen[: config.cases]),
         val=tuple(entry(case) for case in val),
         test=tuple(entry(case) for case in test),
         created=datetime.now(UTC),
@@ -82,38 +109,51 @@ def _next(work: Work, labels: LabelSet) -> Manifest:
             f"round {number:02d}: no unused training case is left for it; import more cases, or "
             "stop here"
         )
-    unsure: Uncertainty | None = None
-    if config.strategy == "uncertainty":
-        from trainer.propose import uncertainty
-
-        unsure = uncertainty(work)
     return Manifest(
         round=number,
         labels=labels,
         strategy=config.strategy,
         seed=config.seed,
-        cases=choose(pool, config, number, unsure),
+        cases=choose(pool, config, number, _signals(work, config, sorted(used))),
         val=earlier[0].val,
         test=earlier[0].test,
         created=datetime.now(UTC),
     )
 
 
+def _signals(work: Work, config: SelectConfig, used: Iterable[str]) -> Signals:
+    """What the strategy asks the promoted model; models are loaded when first asked."""
+    unsure: Uncertainty | None = None
+    if config.strategy.startswith("uncertainty"):
+        from trainer.propose import uncertainty
+
+        unsure = uncertainty(work)
+    if not config.strategy.endswith("diversity"):
+        return Signals(unsure)
+    from trainer.descriptors import describing
+
+    return Signals(unsure, describing(work), tuple(work.catalogue.get(one) for one in used))
+
+
 def choose(
-    pool: Sequence[Case], config: SelectConfig, number: int, unsure: Uncertainty | None = None
+    pool: Sequence[Case], config: SelectConfig, number: int, signals: Signals = NO_SIGNALS
 ) -> tuple[ManifestCase, ...]:
     """The cases of a round: those planned for it first, then the strategy's, then the control's."""
     planned = [case for case in pool if case.round == number]
     others = [case for case in pool if case.round != number]
     wanted = min(config.cases, len(pool))
     n_control = round(config.control_fraction * wanted)
+    unsure = signals.unsure
     scores = {case.case_id: unsure(case) for case in pool} if unsure else None
-    ranked = ordered(planned, config, scores)
-    ranked += spread(ordered(others, config, scores), config.per_patient)
-    strategy = ranked[: wanted - n_control]
-    rest = sorted(
-        ranked[wanted - n_control :], key=lambda case: _draw(case, config.seed, "control")
-    )
+    n_chosen = wanted - n_control
+    ranked = ordered(planned, config, n_chosen, signals, scores)
+    if len(planned) < n_chosen:
+        more = ordered(others, config, n_chosen - len(planned), signals.with_known(planned), scores)
+        ranked += spread(more, config.per_patient)
+    else:
+        ranked += others
+    strategy = ranked[:n_chosen]
+    rest = sorted(ranked[n_chosen:], key=lambda case: _draw(case, config.seed, "control"))
     rest = spread(rest, config.per_patient, [case.patient for case in strategy])
     chosen = [entry(case, score=(scores or {}).get(case.case_id)) for case in strategy]
     control = [entry(case, is_control=True) for case in rest[:n_control]]
@@ -121,11 +161,30 @@ def choose(
 
 
 def ordered(
-    cases: Sequence[Case], config: SelectConfig, scores: dict[str, float] | None
+    cases: Sequence[Case],
+    config: SelectConfig,
+    wanted: int,
+    signals: Signals = NO_SIGNALS,
+    scores: Mapping[str, float] | None = None,
 ) -> list[Case]:
-    """Cases in the order of the strategy; ties and no scores fall back to the case id."""
+    """Cases in the order of the strategy; ties and no scores fall back to the case id.
+
+    Args:
+        wanted: How many of them will be taken.
+        scores: How unsure the model is by case id.
+    """
     if config.strategy == "random":
         return sorted(cases, key=lambda case: _draw(case, config.seed, "strategy"))
+    if cases and signals.describe is not None:
+        return diverse(
+            cases,
+            signals.describe(cases),
+            wanted,
+            known=signals.describe(signals.known) if signals.known else None,
+            scores=scores,
+            quota=config.per_patient,
+            seed=config.seed,
+        )
     if scores is not None:
         return sorted(cases, key=lambda case: (-scores[case.case_id], case.case_id))
     return sorted(cases, key=lambda case: case.case_id)

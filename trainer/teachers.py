@@ -5,7 +5,7 @@ from typing import cast
 
 from casebook.errors import ModelError
 from casebook.protocols import Segmenter
-from segmenter.teacher import load_teacher
+from segmenter.teacher import Teacher, load_teacher
 from trainer.work import Work
 
 
@@ -31,7 +31,17 @@ def base_id(work: Work) -> str:
 
 
 def load_teacher_of(work: Work, model_id: str) -> Segmenter:
-    """A teacher of the registry, or the bare base by its name.
+    """A teacher of the registry, or the bare base by its name, as any segmenter.
+
+    Raises:
+        ModelError: it is missing, damaged, or belongs to another base.
+    """
+    # A teacher takes back only what its own `embed` gave, which the protocol cannot say.
+    return cast(Segmenter, open_teacher(work, model_id))
+
+
+def open_teacher(work: Work, model_id: str) -> Teacher:
+    """A teacher of the registry, or the bare base by its name, with its network.
 
     Raises:
         ModelError: it is missing, damaged, or belongs to another base.
@@ -40,9 +50,7 @@ def load_teacher_of(work: Work, model_id: str) -> Segmenter:
     is_base = model_id == base.name
     if not is_base:
         work.registry.verify(model_id)
-    teacher = load_teacher(work.folder.home.models, None if is_base else model_id, base=base)
-    # A teacher takes back only what its own `embed` gave, which the protocol cannot say.
-    return cast(Segmenter, teacher)
+    return load_teacher(work.folder.home.models, None if is_base else model_id, base=base)
 
 
 def incumbent_id(work: Work) -> str:

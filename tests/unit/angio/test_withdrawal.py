@@ -104,6 +104,10 @@ def _workspace(root: Path, labels: LabelSet) -> Home:
     released = home.models / "released" / "1.0"
     released.mkdir(parents=True)
     (released / "manifest.json").write_text(json.dumps({"card": student.model_dump(mode="json")}))
+    (home.descriptors / "teacher-01").mkdir(parents=True)
+    for case_id in CASES:
+        for name in (f"{case_id}.safetensors", f".{case_id}.safetensors.k1.tmp"):
+            (home.descriptors / "teacher-01" / name).write_bytes(b"vector")
     frame = np.zeros((1, 16, 16), dtype=np.uint8)
     Desk.open(home).hold(frame, [(1, 1, 9, 9)], ["x"], patient=GONE, source=NAME)
     return home
@@ -160,6 +164,8 @@ def test_a_withdrawn_patient_is_gone_from_every_file(tmp_path: Path, coronary: L
             assert NAME.encode() not in payload, name
             assert b"cgone" not in payload, name
     assert not list(home.cases.glob("cgone*"))
+    kept = sorted(path.name for path in home.descriptors.rglob("*.*"))
+    assert kept == [".cstays1.safetensors.k1.tmp", "cstays1.safetensors"]
 
 
 def test_models_and_copies_that_people_must_remove_are_listed(

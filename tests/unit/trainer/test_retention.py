@@ -152,6 +152,18 @@ def test_a_pruning_that_was_killed_goes_on_and_a_model_made_again_is_whole(home:
     registry.verify("d")
 
 
+def test_what_a_model_saw_in_cases_goes_with_it(home: Home) -> None:
+    kept, gone = (home.descriptors / name / "case-1.safetensors" for name in ("c", "e"))
+    for path in (kept, gone):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"vector")
+    leaving = {entry.model_id for entry in prune(home, keep=0).leaving}
+    assert "e" in leaving
+    assert "c" not in leaving
+    assert kept.exists()
+    assert not gone.parent.exists()
+
+
 def test_a_dry_run_only_says_what_would_go(home: Home) -> None:
     arguments = ["prune", "--keep", "0", "--home", str(home.root)]
     said = CliRunner().invoke(main, [*arguments, "--dry-run", "--json"])

@@ -1,8 +1,11 @@
 """Selection: round 1 from what came annotated, later rounds from what is unused, and no leaks."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
+from jaxtyping import Float32
 
 from casebook.annotations import read_annotations
 from casebook.cases import Case, Split
@@ -11,8 +14,9 @@ from casebook.errors import DataError, StateError
 from casebook.home import Home
 from casebook.rounds import RoundFolder
 from tests.unit.trainer.workspace import add_case, make_conf, make_workspace
+from trainer.descriptors import describing
 from trainer.rounds_config import SelectConfig
-from trainer.select import check_images, choose, select
+from trainer.select import Signals, check_images, choose, select
 from trainer.work import Work
 
 
@@ -108,14 +112,14 @@ def test_cases_planned_for_a_round_come_first(pool: list[Case]) -> None:
 
 def test_the_strategy_ranks_what_is_uncertain_first(pool: list[Case]) -> None:
     config = SelectConfig(strategy="uncertainty", cases=3)
-    chosen = choose(pool, config, 9, lambda case: float(case.case_id[-1]))
+    chosen = choose(pool, config, 9, Signals(lambda case: float(case.case_id[-1])))
     assert [case.at.case_id for case in chosen] == ["case-009", "case-008", "case-007"]
     assert [case.score for case in chosen] == [9.0, 8.0, 7.0]
 
 
 def test_the_control_arm_is_random_and_the_rest_the_strategys(pool: list[Case]) -> None:
     config = SelectConfig(strategy="uncertainty", cases=5, control_fraction=0.4)
-    chosen = choose(pool, config, 9, lambda case: float(case.case_id[-1]))
+    chosen = choose(pool, config, 9, Signals(lambda case: float(case.case_id[-1])))
     arms = [case.arm for case in chosen]
     assert arms == ["strategy"] * 3 + ["control"] * 2
     assert len({case.at.case_id for case in chosen}) == 5
@@ -149,3 +153,83 @@ def test_a_patient_gives_no_more_than_the_quota_while_others_are_left(tmp_path: 
     # The control arm counts what the strategy took: both of a's are gone.
     assert sorted(patients(4, 2, control=0.5)[2:]) in (["b", "b"], ["b", "c"])
     assert len(set(patients(6, 1, control=0.5)[:3])) == 3
+
+
+def looks(cases: Sequence[Case]) -> Float32[np.ndarray, "n d"]:
+    """Three kinds of picture by the number of the case: 0-4, 5-7, 8-9."""
+    places = [np.searchsorted([4, 7], int(case.case_id[-1])) for case in cases]
+    return np.eye(3, dtype=np.float32)[places]
+
+
+def test_diverse_cases_show_what_no_earlier_round_showed(pool: list[Case]) -> None:
+    config = SelectConfig(strategy="diversity", cases=2)
+    known = tuple(case for case in pool if case.case_id == "case-000")
+    others = [case for case in pool if case not in known]
+    chosen = choose(others, config, 9, Signals(describe=looks, known=known))
+    assert [case.at.case_id for case in chosen] == ["case-005", "case-008"]
+
+
+def test_planned_cases_come_first_and_the_others_differ_from_them(pool: list[Case]) -> None:
+    config = SelectConfig(strategy="diversity", cases=3)
+    first, second, third = choose(pool, config, 2, Signals(describe=looks))
+    assert {first.at.case_id, second.at.case_id} == {"case-003", "case-007"}
+    assert third.at.case_id == "case-008"
+
+
+def test_the_least_sure_that_differ_are_chosen_with_a_control_arm(pool: list[Case]) -> None:
+    config = SelectConfig(strategy="uncertainty+diversity", cases=5, control_fraction=0.2)
+    signals = Signals(lambda case: float(case.case_id[-1]), looks)
+    chosen = choose(pool, config, 9, signals)
+    assert [case.arm for case in chosen] == ["strategy"] * 4 + ["control"]
+    # The least sure of each kind, the largest kind first, then the next of the largest.
+    assert [case.at.case_id for case in chosen[:4]] == [f"case-00{n}" for n in (4, 7, 9, 3)]
+    assert [case.score for case in chosen[:4]] == [4.0, 7.0, 9.0, 3.0]
+
+
+@pytest.mark.parametrize("strategy", ["diversity", "uncertainty+diversity"])
+def test_a_round_is_chosen_by_the_promoted_models_own_eyes_and_again_the_same(
+    tmp_path: Path, strategy: str
+) -> None:
+    home, conf = make_workspace(tmp_path, new=6), make_conf(tmp_path, cases=3)
+    select(work(home, conf, 1))
+    asked = work(home, conf, 2, f"select.strategy={strategy}", "select.per_patient=1")
+    select(asked)
+    folder = RoundFolder(home, 2)
+    first = folder.manifest()
+    assert first.strategy == strategy
+    assert (first.cases[0].score is not None) == strategy.startswith("uncertainty")
+    kept = {path: path.stat().st_mtime_ns for path in home.descriptors.rglob("*.safetensors")}
+    assert {path.parent.name for path in kept} == {"small"}
+    # Every case of the pool and every one chosen before was looked at, once.
+    assert sorted(path.stem for path in kept) == [f"case-00{n}" for n in range(10)]
+    folder.file("manifest.json").unlink()
+    select(work(home, conf, 2, f"select.strategy={strategy}", "select.per_patient=1"))
+    assert folder.manifest().cases == first.cases
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def test_round_1_can_be_diverse_by_the_bare_base(tmp_path: Path) -> None:
+    home, conf = make_workspace(tmp_path, bootstrap=6), make_conf(tmp_path)
+    select(work(home, conf, 1, "select.strategy=diversity", "select.cases=3"))
+    assert len(RoundFolder(home, 1).manifest().cases) == 3
+    assert len(list((home.descriptors / "small").glob("*.safetensors"))) == 6
+
+
+def test_a_torn_descriptor_is_named_and_one_of_another_picture_is_made_again(
+    tmp_path: Path,
+) -> None:
+    home, conf = make_workspace(tmp_path), make_conf(tmp_path)
+    select(work(home, conf, 1))
+    asked = work(home, conf, 2, "select.strategy=diversity")
+    cases = list(asked.catalogue.cases(split=Split.TRAIN))
+    before = describing(asked)(cases)
+    path = home.descriptors / "small" / "case-001.safetensors"
+    whole = path.read_bytes()
+    changed = [
+        case.with_(image_sha256="0" * 64) if case.case_id == "case-001" else case for case in cases
+    ]
+    np.testing.assert_array_equal(describing(asked)(changed), before)
+    assert path.read_bytes() != whole
+    path.write_bytes(whole[:40])
+    with pytest.raises(DataError, match=r"case-001\.safetensors.*remove it"):
+        describing(asked)(cases)
