@@ -89,6 +89,8 @@ class AdapterSettings(Document):
     layers: tuple[str, ...] = ()
     strategy: Strategy = "lora"
     """`lora`, or which of the base's own weights the file holds."""
+    zoom: bool = False
+    """Whether it was trained, and answers, with a second look in a smaller window."""
 
     @property
     def lora(self) -> LoraConfig:
@@ -222,6 +224,7 @@ def save_adapter(
     *,
     base_sha256: str | None = None,
     strategy: Strategy = "lora",
+    zoom: bool = False,
 ) -> None:
     """Write an adapter's weights and settings, each atomically.
 
@@ -240,6 +243,7 @@ def save_adapter(
         whole=lora.whole,
         layers=lora.layers,
         strategy=strategy,
+        zoom=zoom,
     )
     write_document(folder / SETTINGS, settings)
 

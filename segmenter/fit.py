@@ -92,6 +92,8 @@ class TrainConfig(BaseModel):
     """Processes that share each batch; one a visible GPU when absent."""
     centreline: float = Field(0.0, ge=0)
     """Weight of the clDice term of the mask loss."""
+    zoom: bool = False
+    """Train for, and answer with, a second look in a window around the prompt or first answer."""
     strategy: Strategy = "lora"
     """What is changed: see `segmenter/tuning.py`; `lora` below holds for the first only."""
     lora: LoraConfig = LoraConfig()

@@ -36,6 +36,13 @@ class WindowConfig(BaseModel):
     """Window around a first click, as a share of the image's longer side."""
     quantum: float = Field(1 / 32, gt=0)
     """Windows start and end on multiples of this share, so that small moves reuse one."""
+    zoom: bool = False
+    """Ask a second time in a window around the prompt's box, or the first answer, where that is
+    clearly smaller than the first: one more embedding, for finer cells."""
+
+
+ZOOM_SHARE = 0.75
+"""A second window larger than this share of the first would gain next to nothing."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +99,33 @@ def window_of(prompt: Prompt, hw: tuple[int, int], config: WindowConfig) -> Wind
         reach = 2 * max(high[0] - middle[0], high[1] - middle[1]) + 4 * quantum
         window = _square(middle, max(wanted, reach), quantum, hw)
     return window
+
+
+def zoomed_window(
+    prompt: Prompt,
+    answer_xyxy: tuple[float, float, float, float] | None,
+    hw: tuple[int, int],
+    config: WindowConfig,
+) -> Window | None:
+    """The window of a second look; None where none is wanted or it would show little more.
+
+    With a box it is the box's own; without one it holds the first answer and every click.
+
+    Args:
+        answer_xyxy: The box of the first answer; None when that was empty.
+    """
+    box = prompt.box_xyxy if prompt.box_xyxy is not None else answer_xyxy
+    if not config.zoom or box is None:
+        return None
+    if prompt.box_xyxy is None:
+        corners = np.concatenate([np.array(box).reshape(2, 2), prompt.points_xy])
+        low, high = corners.min(axis=0), corners.max(axis=0)
+        box = (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
+    close = config.model_copy(update={"whole_image": False})
+    around = Prompt(prompt.points_xy, prompt.point_labels, box)
+    window = window_of(around, hw, close)
+    first = window_of(prompt, hw, config)
+    return window if window.size_px <= ZOOM_SHARE * first.size_px else None
 
 
 def _square(

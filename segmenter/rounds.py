@@ -155,10 +155,13 @@ def train_adapter(
     sizes = model.config
     heads = _heads_of(model, config, init_adapter)
     model.train()
+    laid = windows or default_windows(model)
+    if config.zoom:
+        laid = laid.model_copy(update={"zoom": True})
     data = RoundData(
         samples,
         config,
-        windows or default_windows(model),
+        laid,
         augmentation or Augmentation(),
         sizes.side_px,
         sizes.queries,
@@ -209,7 +212,13 @@ def train_adapter(
     folder = directory / "adapter"
     if leads():
         adapters.save_adapter(
-            model, _NAME, lora, folder, base_sha256=digest, strategy=config.strategy
+            model,
+            _NAME,
+            lora,
+            folder,
+            base_sha256=digest,
+            strategy=config.strategy,
+            zoom=laid.zoom,
         )
         if heads is not None:
             save_heads(heads, folder)

@@ -22,7 +22,15 @@ from casebook.protocols import Frame, Prompt
 from segmenter.concept import ConceptQuery
 from segmenter.fit import TrainConfig
 from segmenter.heads import HeadTargets, Targets, targets_of, view_numbers
-from segmenter.prompts import Window, WindowConfig, crop, normalised, whole_window, window_of
+from segmenter.prompts import (
+    Window,
+    WindowConfig,
+    crop,
+    normalised,
+    whole_window,
+    window_of,
+    zoomed_window,
+)
 
 _CONTEXT = 1.5
 """The cached crop reaches this much further than the window, for rotation and shift."""
@@ -120,6 +128,15 @@ def _resized(bitmap: Bool[np.ndarray, "h w"], window: Window, side_px: int) -> n
     return np.asarray(image) > 127
 
 
+def _looks(mask: TrainMask, hw: tuple[int, int], windows: WindowConfig) -> list[Window]:
+    """The windows a mask is learnt in: the first look's and, where there is one, the second's."""
+    x1, y1, x2, y2 = masks.box_of(mask.bitmap)
+    prompt = Prompt(box_xyxy=(float(x1), float(y1), float(x2), float(y2)))
+    second = zoomed_window(prompt, None, hw, windows)
+    first = window_of(prompt, hw, windows)
+    return [first] if second is None else [first, second]
+
+
 class RoundData:
     """All crops of a round, decoded once; `batch` draws those of a step."""
 
@@ -134,11 +151,17 @@ class RoundData:
     ) -> None:
         self._config, self._augmentation, self._side = config, augmentation, side_px
         self._queries = queries
-        self._crops = [
-            self._crop_of(sample, mask, windows)
+        asked = [
+            (sample, mask)
             for sample in samples
             for mask in sample.masks
             if mask.prompted and mask.bitmap.any()
+        ]
+        self._n_masks = len(asked)
+        self._crops = [
+            self._crop_of(sample, mask, window)
+            for sample, mask in asked
+            for window in _looks(mask, sample.frame.hw, windows)
         ]
         self._wholes = [self._whole_of(sample) for sample in samples if sample.masks]
         if not self._crops:
@@ -147,11 +170,11 @@ class RoundData:
     @property
     def n_masks(self) -> int:
         """Masks that boxes and clicks ask for."""
-        return len(self._crops)
+        return self._n_masks
 
     @property
     def steps_per_epoch(self) -> float:
-        """Steps in which every prompted mask is seen once, concept steps included."""
+        """Steps in which every crop is seen once, concept steps included."""
         interactive = len(self._crops) / self._config.batch
         every = self._config.concept_every
         return interactive * every / (every - 1) if every > 1 else interactive
@@ -161,11 +184,8 @@ class RoundData:
         every = self._config.concept_every
         return every > 0 and step % every == every - 1
 
-    def _crop_of(self, sample: Sample, mask: TrainMask, windows: WindowConfig) -> _Crop:
+    def _crop_of(self, sample: Sample, mask: TrainMask, window: Window) -> _Crop:
         frame = sample.frame
-        x1, y1, x2, y2 = masks.box_of(mask.bitmap)
-        prompt = Prompt(box_xyxy=(float(x1), float(y1), float(x2), float(y2)))
-        window = window_of(prompt, frame.hw, windows)
         size = round(window.size_px * _CONTEXT)
         margin = (size - window.size_px) // 2
         context = Window(window.x - margin, window.y - margin, size)

@@ -17,6 +17,7 @@ from scipy.ndimage import label
 from torch import Tensor
 
 from casebook.errors import AngioloopError, ModelError
+from casebook.masks import box_of
 from casebook.protocols import Embedding, Frame, Prediction, Prompt
 from segmenter import adapter as adapters
 from segmenter.cache import EmbeddingCache
@@ -32,6 +33,7 @@ from segmenter.prompts import (
     to_square,
     whole_window,
     window_of,
+    zoomed_window,
 )
 from segmenter.sam3 import REAL, Features, Sam3
 from segmenter.weights import base_sha256, load_base
@@ -67,7 +69,8 @@ class Teacher:
         Args:
             model: With its base's weights.
             model_id: The id its answers carry.
-            windows: How windows are laid around prompts.
+            windows: How windows are laid around prompts; an adapter trained with a second look
+                (`zoom`) takes it too.
             base_hash: Hash of the base; adapters of another are refused.
             cache_mb: Memory for embeddings.
             concept_threshold: Instances scored lower are not answered.
@@ -78,7 +81,7 @@ class Teacher:
         self._model_id = model_id
         self._adapter: str | None = None
         self._heads: Heads | None = None
-        self._windows = windows
+        self._windows = self._given = windows
         self._base_hash = base_hash
         self._concept_threshold = concept_threshold
         self._dense = dense
@@ -114,13 +117,16 @@ class Teacher:
             ModelError: it cannot be loaded; the one in use stays.
         """
         with self._lock:
-            before, heads = self._adapter, None
+            before, heads, zoom = self._adapter, None, False
             name = f"a{abs(hash((model_id, str(folder)))):x}" if folder is not None else None
             if name == before:
                 return
             if folder is not None and name is not None:
                 try:
-                    adapters.load_adapter(self._model, folder, name, base_sha256=self._base_hash)
+                    settings = adapters.load_adapter(
+                        self._model, folder, name, base_sha256=self._base_hash
+                    )
+                    zoom = settings.zoom
                     heads = load_heads(folder, *head_sizes(self._model))
                 except AngioloopError:
                     adapters.activate(self._model, before)
@@ -131,6 +137,7 @@ class Teacher:
             if before is not None:
                 adapters.remove(self._model, before)
             self._adapter, self._model_id = name, model_id
+            self._windows = self._given.model_copy(update={"zoom": self._given.zoom or zoom})
             self._heads = heads.to(self._model.device) if heads is not None else None
             self._features.clear()
             self._trunks.clear()
@@ -163,8 +170,19 @@ class Teacher:
         return from_grey(crop(frame.pixels, window, side)[None]).to(self._model.device)
 
     def _interactive(self, frame: Frame, prompt: Prompt) -> Prediction:
+        first = self._look(frame, prompt, window_of(prompt, frame.hw, self._windows))
+        found = first.bitmap.any()
+        x1, y1, x2, y2 = box_of(first.bitmap) if found else (0, 0, 0, 0)
+        answer = (float(x1), float(y1), float(x2), float(y2)) if found else None
+        window = zoomed_window(prompt, answer, frame.hw, self._windows)
+        if window is None:
+            return first
+        closer = self._look(frame, prompt, window)
+        return closer if closer.bitmap.any() else first
+
+    def _look(self, frame: Frame, prompt: Prompt, window: Window) -> Prediction:
+        """The answer to a box or clicks in one window."""
         side = self._model.config.side_px
-        window = window_of(prompt, frame.hw, self._windows)
         points, kinds = prompt_points(prompt, window, side)
         device = self._model.device
         previous = None

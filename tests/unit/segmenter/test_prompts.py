@@ -18,6 +18,7 @@ from segmenter.prompts import (
     to_square,
     whole_window,
     window_of,
+    zoomed_window,
 )
 
 HW = (512, 480)
@@ -77,6 +78,30 @@ def test_a_concept_and_the_whole_image_setting_use_the_whole_image() -> None:
     assert window_of(Prompt(concept="thing"), HW, CONFIG) == whole_window(HW)
     everything = WindowConfig(whole_image=True)
     assert window_of(Prompt(box_xyxy=(1.0, 1.0, 9.0, 9.0)), HW, everything) == whole_window(HW)
+
+
+ZOOMING = WindowConfig(whole_image=True, zoom=True)
+
+
+def test_a_second_look_is_laid_around_the_box_or_the_first_answer_and_its_clicks() -> None:
+    box = (100.0, 120.0, 160.0, 150.0)
+    around_box = zoomed_window(Prompt(box_xyxy=box), (0.0, 0.0, 400.0, 400.0), HW, ZOOMING)
+    assert around_box == window_of(Prompt(box_xyxy=box), HW, CONFIG)
+    around_answer = zoomed_window(clicks((130, 130), (300, 140)), box, HW, ZOOMING)
+    assert around_answer is not None
+    for x, y in ((100.0, 120.0), (160.0, 150.0), (130.0, 130.0), (300.0, 140.0)):
+        assert around_answer.contains(x, y)
+
+
+def test_there_is_no_second_look_that_would_show_little_more() -> None:
+    box = (100.0, 120.0, 160.0, 150.0)
+    wide = (2.0, 2.0, HW[1] - 3.0, HW[0] - 3.0)
+    assert zoomed_window(Prompt(box_xyxy=box), None, HW, CONFIG) is None
+    assert zoomed_window(clicks((130, 130)), None, HW, ZOOMING) is None
+    assert zoomed_window(Prompt(box_xyxy=wide), None, HW, ZOOMING) is None
+    # A window laid around the box already is not laid again.
+    closely = WindowConfig(zoom=True)
+    assert zoomed_window(Prompt(box_xyxy=box), box, HW, closely) is None
 
 
 def test_a_crop_repeats_the_edge_beyond_the_image() -> None:

@@ -90,6 +90,23 @@ def test_concept_steps_ask_for_what_is_there_and_for_what_is_not() -> None:
     assert words == {"lesion": {1}, "everything": {1}, "other": {0}}
 
 
+def test_with_a_second_look_each_mask_is_learnt_in_both_windows(base: Path, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"zoom": True, "steps": 2})
+    small = sample(1)
+    corner = np.zeros_like(small.masks[0].bitmap)
+    corner[10:16, 10:30] = True
+    asked = Sample(small.frame, (TrainMask("lesion", corner),), absent=("other",))
+    both = WindowConfig(whole_image=True, zoom=True)
+    held = RoundData([asked], config, both, CALM, 64, 4)
+    batch = held.batch(0)
+    assert held.n_masks == 1
+    assert batch.truth is not None
+    near, far = sorted((int(truth.sum()) for truth in batch.truth), reverse=True)
+    assert near > 3 * far > 0
+    result = train_adapter([asked], config, base=base, init_adapter=None, directory=tmp_path)
+    assert adapters.read_settings(result.folder).zoom
+
+
 def test_nothing_to_train_on_is_said() -> None:
     empty = Sample(SAMPLES[0].frame, ())
     with pytest.raises(DataError, match="no mask to train on"):

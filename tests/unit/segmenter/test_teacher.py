@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from casebook.documents import write_document
 from casebook.errors import ModelError, PromptError
 from casebook.protocols import Frame, Prompt
 from segmenter import adapter as adapters
 from segmenter.fit import LoraConfig
+from segmenter.prompts import WindowConfig
 from segmenter.teacher import Teacher, load_teacher
 from segmenter.weights import base_sha256, load_base
 
@@ -56,6 +58,40 @@ def test_ten_prompts_in_one_window_run_the_encoder_once(base: Path, frame: Frame
         )
         teacher.predict(embedding, prompt)
     assert teacher.n_embeds == 1
+
+
+def test_a_second_look_costs_one_embedding_and_is_kept_like_the_first(
+    base: Path, frame: Frame
+) -> None:
+    whole = WindowConfig(whole_image=True)
+    closely = load_teacher(base.parent, None, base=base)
+    once = load_teacher(base.parent, None, base=base, windows=whole)
+    zooming = load_teacher(
+        base.parent, None, base=base, windows=whole.model_copy(update={"zoom": True})
+    )
+    for _ in range(3):
+        seen = logits(zooming, frame)
+    assert (once.n_embeds, zooming.n_embeds) == (0, 2)
+    # What is answered is the second look's, which a teacher that looks closely takes at once;
+    # where that finds nothing the first look's stays.
+    second, first = logits(closely, frame), logits(once, frame)
+    assert not np.array_equal(first, second)
+    assert np.array_equal(seen, second if (second > 0).any() else first)
+
+
+def test_an_adapter_brings_its_second_look_and_takes_it_away(
+    base: Path, models: Path, frame: Frame
+) -> None:
+    settings = adapters.read_settings(models / "one")
+    write_document(models / "one" / adapters.SETTINGS, settings.with_(zoom=True))
+    teacher = load_teacher(models, None, base=base, windows=WindowConfig(whole_image=True))
+    asked = [teacher.windows.zoom]
+    for name in ("one", "two", "one"):
+        teacher.switch(models / name, name)
+        asked.append(teacher.windows.zoom)
+    teacher.switch(None, "bare")
+    asked.append(teacher.windows.zoom)
+    assert asked == [False, True, False, True, False]
 
 
 def test_the_earlier_answer_is_taken_into_account(base: Path, frame: Frame) -> None:
