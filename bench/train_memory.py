@@ -22,7 +22,7 @@ from bench.harness import run
 from segmenter import adapter as adapters
 from segmenter.fit import LoraConfig, TrainConfig
 from segmenter.interactive import PromptMix, interactive_loss
-from segmenter.sam3 import REAL, Sam3Config, build
+from segmenter.sam3 import REAL, SMALLEST, build
 from segmenter.steps import WHOLE, Part, Step
 from segmenter.tuning import Strategy
 
@@ -31,23 +31,6 @@ BATCH = 8
 PLAIN_CPU_GB = 40.0
 """Memory below which training every weight on a processor is not tried: weights, gradients and two
 moments are 14 GB, the activations of one picture about as much again."""
-QUICK = Sam3Config(
-    side_px=64,
-    vit_width=32,
-    vit_depth=2,
-    vit_heads=2,
-    vit_global_blocks=(1,),
-    vit_window=4,
-    vit_pretrain_px=64,
-    width=32,
-    feedforward=32,
-    encoder_layers=1,
-    decoder_layers=1,
-    queries=4,
-    text_width=16,
-    text_heads=2,
-    text_layers=1,
-)
 
 
 def one_training(strategy: Strategy, quick: bool, steps: int) -> dict[str, float]:
@@ -55,7 +38,7 @@ def one_training(strategy: Strategy, quick: bool, steps: int) -> dict[str, float
     on_gpu = torch.cuda.is_available()
     device = "cuda" if on_gpu else "cpu"
     is_lora = strategy == "lora"
-    sizes = (QUICK if quick else REAL).model_copy(update={"vit_checkpointed": is_lora})
+    sizes = (SMALLEST if quick else REAL).model_copy(update={"vit_checkpointed": is_lora})
     batch = BATCH if on_gpu or quick else 1
     config = TrainConfig(
         batch=batch,

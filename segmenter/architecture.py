@@ -103,6 +103,25 @@ REAL = Sam3Config(
 )
 """The released model. Source: sam3/model_builder.py of sam3 0.1.4."""
 
+SMALLEST = Sam3Config(
+    side_px=64,
+    vit_width=32,
+    vit_depth=2,
+    vit_heads=2,
+    vit_global_blocks=(1,),
+    vit_window=4,
+    vit_pretrain_px=64,
+    width=32,
+    feedforward=32,
+    encoder_layers=1,
+    decoder_layers=1,
+    queries=4,
+    text_width=16,
+    text_heads=2,
+    text_layers=1,
+)
+"""Every class of the real one at its smallest: for tests and quick benches."""
+
 
 def image_model(c: Sam3Config, vocabulary: Path, *, matching: bool) -> nn.Module:
     """Sam3Image with its interactive predictor.

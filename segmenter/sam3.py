@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from segmenter.architecture import REAL, Sam3Config, image_model
+from segmenter.architecture import REAL, SMALLEST, Sam3Config, image_model
 from segmenter.upstream import cuda_means_cpu, import_upstream
 
-__all__ = ["REAL", "Features", "Sam3", "Sam3Config", "build"]
+__all__ = ["REAL", "SMALLEST", "Features", "Sam3", "Sam3Config", "build"]
 
 _modules = import_upstream(("sam3.model.data_misc", "sam3.model.geometry_encoders"))
 _data_misc: Any = _modules["sam3.model.data_misc"]

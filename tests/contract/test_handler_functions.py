@@ -23,7 +23,7 @@ from casebook.specialists import Specialist, Specialists, write_specialists
 from demo.processor import Answer, Worker, event_of
 from segmenter import adapter
 from segmenter.fit import LoraConfig
-from segmenter.sam3 import Sam3Config, build
+from segmenter.sam3 import SMALLEST, build
 from segmenter.weights import base_sha256, load_base, save_base
 from serverless import auto_annotation
 
@@ -31,24 +31,6 @@ ROOT = Path(__file__).resolve().parents[2]
 PIXELS = np.full((96, 96), 170, dtype=np.uint8)
 PIXELS[40:52, 10:80] = 50
 IMAGE = base64.b64encode(png_bytes(PIXELS)).decode()
-SMALL = Sam3Config(
-    side_px=64,
-    vit_width=32,
-    vit_depth=2,
-    vit_heads=2,
-    vit_global_blocks=(1,),
-    vit_window=4,
-    vit_pretrain_px=64,
-    width=32,
-    feedforward=32,
-    encoder_layers=1,
-    decoder_layers=1,
-    queries=4,
-    text_width=32,
-    text_heads=2,
-    text_layers=1,
-    memory_width=16,
-)
 
 
 class Anything(cvataa.DetectionFunctionContext):
@@ -64,7 +46,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("conf") / "small-base"
-    save_base(build(SMALL), folder)
+    save_base(build(SMALLEST), folder)
     return folder
 
 

@@ -14,27 +14,9 @@ from casebook.documents import sha256_of
 from casebook.home import Home
 from casebook.labels import Label, LabelSet
 from casebook.rounds import RoundFolder
-from segmenter.sam3 import Sam3Config, build
+from segmenter.sam3 import SMALLEST, build
 from segmenter.weights import save_base
 
-SMALL = Sam3Config(
-    side_px=64,
-    vit_width=32,
-    vit_depth=2,
-    vit_heads=2,
-    vit_global_blocks=(1,),
-    vit_window=4,
-    vit_pretrain_px=64,
-    width=32,
-    feedforward=32,
-    encoder_layers=1,
-    decoder_layers=1,
-    queries=4,
-    text_width=16,
-    text_heads=2,
-    text_layers=1,
-)
-"""The smallest sizes of the real classes."""
 SIDE_PX = 96
 LABELS = LabelSet(
     name="tubes",
@@ -154,5 +136,5 @@ def pull_truth(home: Home, number: int) -> None:
 def make_base(folder: Path) -> Path:
     """A base of the smallest sizes with random weights."""
     torch.manual_seed(1)
-    save_base(build(SMALL), folder)
+    save_base(build(SMALLEST), folder)
     return folder
