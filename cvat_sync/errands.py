@@ -34,7 +34,6 @@ from cvat_sync.remote import (
     RemoteShape,
     RemoteTask,
 )
-from cvat_sync.shipment import flat_files
 
 _BY_HAND = frozenset({Origin.HUMAN, Origin.HUMAN_BOX})
 Progress = Callable[[str, float], None]
@@ -163,7 +162,7 @@ def send(
     for task in errand.tasks:
 
         def attempt(task: ErrandTask = task) -> PushedTask:
-            return _make(folder, round_.project_id, task, given, labels, catalogue, gateway)
+            return _make(round_.project_id, task, given, labels, catalogue, gateway)
 
         made.append(retrying()(attempt))
         progress(f"task {made[-1].task_id} {task.name!r}", len(made) / len(errand.tasks))
@@ -184,7 +183,6 @@ def send(
 
 
 def _make(
-    folder: RoundFolder,
     project_id: int,
     task: ErrandTask,
     given: AnnotationSet,
@@ -207,8 +205,7 @@ def _make(
             gateway.delete_task(half.id)
     if there is None:
         paths = {name: catalogue.frame_path(_ref(name)) for name in task.frames}
-        with flat_files(task.frames, paths, folder.path) as files:
-            there = gateway.create_task(project_id, task.name, task.key, files, len(task.frames))
+        there = gateway.create_task(project_id, task.name, task.key, paths, len(task.frames))
     drawn = gateway.task_annotations(there.id)
     if task.masks and not drawn.shapes and not drawn.tags and drawn.n_tracks == 0:
         gateway.replace_annotations(there.id, _annotations(task, given, labels))

@@ -8,8 +8,9 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
@@ -19,7 +20,6 @@ from cvat_sdk.api_client import exceptions
 from cvat_sdk.core.client import AccessTokenCredentials, Client, Config
 from cvat_sdk.core.exceptions import CvatSdkException, InvalidHostException
 from cvat_sdk.core.helpers import get_paginated_collection, make_request_headers
-from cvat_sdk.core.uploading import DataUploader
 from tenacity import (
     Retrying,
     retry_if_exception_type,
@@ -29,7 +29,7 @@ from tenacity import (
 
 from casebook.errors import AccessError, RemoteError, UnreachableError
 from casebook.labels import LabelSet
-from cvat_sync import answers, jobs
+from cvat_sync import answers, forms, jobs
 from cvat_sync.labels import label_specs
 from cvat_sync.remote import (
     PLAIN,
@@ -58,6 +58,8 @@ _TRANSIENT = frozenset({429, 502, 503, 504})
 _TRANSIENT_READ = _TRANSIENT | {500}
 """A change that ends in a 500 is refused for what it says; a read may be tried again."""
 _PAGE = 100
+_FORM_BYTES = 100 * 2**20
+"""Of files in one request, as the SDK sends at most."""
 
 
 def retrying() -> Retrying:
@@ -119,13 +121,28 @@ def _with_timeout(request: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _send(client: Client, method: str, path: str, body: object = None) -> bytes:
+def _send(client: Client, method: str, path: str, body: object = None, **said: str) -> bytes:
     answer = client.api_client.rest_client.request(
         method,
         f"{client.api_map.host}{path}",
-        headers=make_request_headers(client.api_client),
+        headers={**make_request_headers(client.api_client), **said},
         body=body,
     )
+    return bytes(answer.data)
+
+
+def _send_form(client: Client, path: str, form: forms.Form, **said: str) -> bytes:
+    """Send a form, its files read one by one; the SDK's own call holds all of them three times."""
+    said |= {"Content-Type": form.content_type, "Content-Length": str(form.n_bytes)}
+    answer = client.api_client.rest_client.pool_manager.request(
+        "POST",
+        f"{client.api_map.host}{path}",
+        body=form.pieces(),
+        headers={**make_request_headers(client.api_client), **said},
+        timeout=TIMEOUT_S,
+    )
+    if not 200 <= answer.status < 300:
+        raise exceptions.ApiException(http_resp=answer)
     return bytes(answer.data)
 
 
@@ -223,8 +240,8 @@ class CvatGateway:
 
     def functions(self) -> tuple[str, ...]:
         """Names of the serverless functions it offers."""
-        found = json.loads(self._read("list functions", "/api/lambda/functions"))
-        return tuple(str(entry["id"]) for entry in found)
+        path = "/api/lambda/functions"
+        return tuple(str(one["id"]) for one in json.loads(self._read("list functions", path)))
 
     def projects(self) -> tuple[RemoteProject, ...]:
         """All projects we see."""
@@ -260,21 +277,33 @@ class CvatGateway:
         project_id: int,
         name: str,
         key: str,
-        files: Sequence[Path],
+        files: Mapping[str, Path],
         frames_per_job: int,
         options: TaskOptions = PLAIN,
     ) -> RemoteTask:
-        """A new task with its frames; the caller looks for one before trying again."""
+        """A new task with its frames; the caller looks for one before trying again.
+
+        One request brings all frames; several do where they are over 100 MiB, or where CVAT is to
+        choose frames to check, which a form cannot say.
+        """
         what = f"create task {name!r}"
         spec = answers.task_body(project_id, name, key, frames_per_job, options)
         fields = answers.upload_fields(options)
+        parts = forms.groups(files, _FORM_BYTES)
 
         def call(client: Client) -> RemoteTask:
             made = answers.task(json.loads(_send(client, "POST", "/api/tasks", spec)))
-            url = f"{client.api_map.host}/api/tasks/{made.id}/data/"
-            answer = DataUploader(client).upload_files(url, list(files), **fields)
-            self._finished(what, str(json.loads(answer.data)["rq_id"]))
-            return answers.task(json.loads(_send(client, "GET", f"/api/tasks/{made.id}")))
+            path = f"/api/tasks/{made.id}/data/"
+            if len(parts) == 1 and options.validation is None:
+                told = _send_form(client, path, forms.form(fields, files))
+            else:
+                _send(client, "POST", path, **{"Upload-Start": ""})
+                for part in parts:
+                    form = forms.form({"image_quality": fields["image_quality"]}, part)
+                    _send_form(client, path, form, **{"Upload-Multiple": ""})
+                told = _send(client, "POST", path, fields, **{"Upload-Finish": ""})
+            self._finished(what, str(json.loads(told)["rq_id"]))
+            return replace(made, n_frames=len(files))
 
         return self._once(what, call)
 
@@ -315,10 +344,7 @@ class CvatGateway:
 
     def frame_names(self, task_id: int) -> tuple[str, ...]:
         """File names of a task's frames, in frame order."""
-        meta = json.loads(
-            self._read(f"frames of task {task_id}", f"/api/tasks/{task_id}/data/meta")
-        )
-        return tuple(str(frame["name"]) for frame in meta["frames"])
+        return jobs.frame_names(self, task_id)
 
     def deleted_frames(self, task_id: int) -> tuple[int, ...]:
         """Positions of the frames somebody has deleted from a task."""
@@ -362,14 +388,7 @@ class CvatGateway:
 
     def issues(self, job_id: int) -> tuple[RemoteIssue, ...]:
         """The issues raised in a job, with their comments in one text."""
-        found = []
-        for issue in self._list(f"issues of job {job_id}", "issues_api", job_id=job_id):
-            query = {"issue_id": issue["id"]}
-            comments = self._list(f"comments of issue {issue['id']}", "comments_api", **query)
-            ordered = sorted(comments, key=lambda comment: int(comment["id"]))
-            text = " / ".join(str(comment["message"]) for comment in ordered)
-            found.append(RemoteIssue(int(issue["frame"]), text))
-        return tuple(found)
+        return jobs.issues_of(self, job_id)
 
     def working_times(self, project_id: int) -> tuple[WorkingTime, ...]:
         """Time spent by job, from CVAT's analytics; fails where there are none."""
@@ -377,7 +396,5 @@ class CvatGateway:
         asked = self._retried(what, lambda client: _send(client, "POST", path))
         done = self._finished(what, str(json.loads(asked)["rq_id"]))
         # The server names itself as it knows itself; we stay with the address we were given.
-        place = urlsplit(str(done["result_url"]))
-        return answers.working_times(
-            self._read(what, place._replace(scheme="", netloc="").geturl())
-        )
+        place = urlsplit(str(done["result_url"]))._replace(scheme="", netloc="")
+        return answers.working_times(self._read(what, place.geturl()))

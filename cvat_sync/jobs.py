@@ -7,13 +7,31 @@ from collections.abc import Sequence
 
 from casebook.errors import DataError
 from cvat_sync.answers import annotations_body
-from cvat_sync.remote import RemoteAnnotations, RemoteShape
+from cvat_sync.remote import RemoteAnnotations, RemoteIssue, RemoteShape
 from cvat_sync.rest import Answer, Rest, listed, parsed
 
 
 class _User(Answer):
     id: int
     username: str
+
+
+class _Issue(Answer):
+    id: int
+    frame: int
+
+
+class _Comment(Answer):
+    id: int
+    message: str
+
+
+class _Frame(Answer):
+    name: str
+
+
+class _Frames(Answer):
+    frames: tuple[_Frame, ...]
 
 
 class _Meta(Answer):
@@ -72,7 +90,26 @@ def frames_of(rest: Rest, job_id: int) -> tuple[int, ...]:
     return tuple(range(meta.start_frame, meta.stop_frame + 1))
 
 
+def frame_names(rest: Rest, task_id: int) -> tuple[str, ...]:
+    """File names of a task's frames, in frame order."""
+    what = f"frames of task {task_id}"
+    meta = parsed(what, rest.read(what, f"/api/tasks/{task_id}/data/meta"), _Frames)
+    return tuple(frame.name for frame in meta.frames)
+
+
 def deleted_frames(rest: Rest, task_id: int) -> tuple[int, ...]:
     """Positions of the frames somebody has deleted from a task."""
     what = f"frames of task {task_id}"
     return parsed(what, rest.read(what, f"/api/tasks/{task_id}/data/meta"), _Meta).deleted_frames
+
+
+def issues_of(rest: Rest, job_id: int) -> tuple[RemoteIssue, ...]:
+    """The issues raised in a job, with their comments in one text."""
+    found = []
+    for issue in listed(rest, f"issues of job {job_id}", f"/api/issues?job_id={job_id}", _Issue):
+        path = f"/api/comments?issue_id={issue.id}"
+        comments = listed(rest, f"comments of issue {issue.id}", path, _Comment)
+        ordered = sorted(comments, key=lambda comment: comment.id)
+        text = " / ".join(comment.message for comment in ordered)
+        found.append(RemoteIssue(issue.frame, text))
+    return tuple(found)

@@ -3,7 +3,6 @@
 pushed.json comes last. Knows neither the SDK nor the command line.
 """
 
-import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ from cvat_sync.plan import PushPlan
 from cvat_sync.proposals import Proposals
 from cvat_sync.pushed import JOURNAL, Pushed, PushedTask, need_pushed
 from cvat_sync.remote import RemoteTask, Server
-from cvat_sync.shipment import LINKS, Shipment, Tell
+from cvat_sync.shipment import Shipment, Tell
 
 Progress = Callable[[str, float], None]
 """Told what was done last and the fraction done in all."""
@@ -95,10 +94,8 @@ def push(
     catalogue = Catalogue(folder.home)
     check_frames(manifest, catalogue)
     paths = frame_paths([name for task in plan.tasks for name in task.frames], catalogue)
-    for left_behind in folder.path.glob(f"{LINKS}*"):  # by a push that was killed
-        shutil.rmtree(left_behind)
     proposals = Proposals(folder.file("proposals.coco.json"))
-    work = Shipment(gateway, retrying, plan, proposals, folder.path)
+    work = Shipment(gateway, retrying, plan, proposals)
     project = work.project(manifest.labels, known_labels(folder, url), tell)
     progress(f"project {project.id} {project.name!r}", 0.0)
     journal = folder.file(JOURNAL)

@@ -3,7 +3,7 @@
 Knows nothing of the SDK that brings them, nor of HTTP.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -177,11 +177,14 @@ class Gateway(Protocol):
         project_id: int,
         name: str,
         key: str,
-        files: Sequence[Path],
+        files: Mapping[str, Path],
         frames_per_job: int,
         options: TaskOptions = PLAIN,
     ) -> RemoteTask:
-        """A new task with its frames, losslessly; never retried, names may repeat."""
+        """A new task with its frames by name, losslessly; never retried, names may repeat.
+
+        It counts the frames that were sent; `frame_names` tells what CVAT made of them.
+        """
 
     def delete_task(self, task_id: int) -> None:
         """Delete a task."""

@@ -4,12 +4,8 @@ What was made is found again by the key we wrote, never by name; what people hav
 undone. Knows neither the SDK nor the files of a round.
 """
 
-import os
-import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tenacity import Retrying
@@ -34,24 +30,6 @@ from cvat_sync.remote import (
 )
 
 Tell = Callable[[str], None]
-LINKS = ".push-"
-"""Prefix of the folder a task's files lie in while they are sent."""
-
-
-@contextmanager
-def flat_files(
-    frames: Sequence[str], paths: Mapping[str, Path], near: Path
-) -> Iterator[list[Path]]:
-    """The frames under their flat names; hard links, for the SDK follows symbolic ones."""
-    near.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=LINKS, dir=near) as folder:
-        flat = [Path(folder) / name for name in frames]
-        for path in flat:
-            try:
-                os.link(paths[path.name], path)
-            except OSError:  # another file system, or one without hard links
-                shutil.copyfile(paths[path.name], path)
-        yield flat
 
 
 def shape_of(mask: ProposedMask, frame: int, label: RemoteLabel) -> RemoteShape:
@@ -86,10 +64,9 @@ class Shipment:
         retrying: Callable[[], Retrying],
         plan: PushPlan,
         proposals: Proposals,
-        near: Path,
     ) -> None:
         self._gateway, self._retrying, self._plan = gateway, retrying, plan
-        self._proposals, self._near = proposals, near
+        self._proposals = proposals
         self._assignees = user_ids(gateway, plan.assignees)
         self.labels: dict[str, RemoteLabel] = {}
         self._project_id = 0
@@ -156,15 +133,14 @@ class Shipment:
         kept = self.settle(planned.key, found, whole)
         is_new = kept is None
         if kept is None:
-            with flat_files(planned.frames, paths, self._near) as files:
-                kept = self._gateway.create_task(
-                    self._project_id,
-                    planned.name,
-                    self._plan.task_link(planned),
-                    files,
-                    self._plan.frames_per_job,
-                    self._plan.options,
-                )
+            kept = self._gateway.create_task(
+                self._project_id,
+                planned.name,
+                self._plan.task_link(planned),
+                {name: paths[name] for name in planned.frames},
+                self._plan.frames_per_job,
+                self._plan.options,
+            )
         names = self._gateway.frame_names(kept.id)
         if is_new and not self._is_the_same(names, planned):
             raise DataError(
@@ -172,7 +148,7 @@ class Shipment:
                 "delete it there and push again"
             )
         if is_new or not self._is_begun(kept):
-            self._propose(planned, kept, names)
+            self._propose(planned, kept, names, is_new=is_new)
         self._assign(planned, kept)
         validation = self._plan.options.validation
         return PushedTask(
@@ -253,17 +229,19 @@ class Shipment:
             return set(names) == set(planned.frames)  # in random order, some of them twice
         return tuple(names) == planned.frames
 
-    def _propose(self, planned: PlannedTask, task: RemoteTask, names: Sequence[str]) -> None:
+    def _propose(
+        self, planned: PlannedTask, task: RemoteTask, names: Sequence[str], *, is_new: bool
+    ) -> None:
         """Write the proposals where nothing is drawn yet.
 
         One write sets all masks of a task or job: where anything is drawn, it happened, and people
-        may have begun.
+        may have begun. In a task made a moment ago nothing is.
         """
         if not planned.masks:
             return
         options, gateway = self._plan.options, self._gateway
         is_pool = options.validation is not None and options.validation.mode == "honeypots"
-        if not is_pool and _is_empty(gateway.task_annotations(task.id)):
+        if not is_pool and (is_new or _is_empty(gateway.task_annotations(task.id))):
             gateway.replace_annotations(task.id, self._shapes(range(len(names)), names))
         if not is_pool and not options.replicas:
             return

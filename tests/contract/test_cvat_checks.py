@@ -125,11 +125,8 @@ def test_two_tasks_of_one_key_become_one_and_the_one_people_use_stays(
     folder.file("pushed.json").unlink()
     task = first.tasks[0]
     files = [folder.home.cases / name.partition(".")[0] / "00003.png" for name in task.frames]
-    flat = []
-    for name, file in zip(task.frames, files, strict=True):
-        flat.append(folder.home.root / name)
-        flat[-1].write_bytes(file.read_bytes())
-    twin = gateway.create_task(first.project_id, task.name, task.key, flat, 1)
+    named = dict(zip(task.frames, files, strict=True))
+    twin = gateway.create_task(first.project_id, task.name, task.key, named, 1)
     begun = gateway.jobs(twin.id)[0]
     call(access, "PATCH", f"/api/jobs/{begun.id}", {"state": "in progress"})
     again = push_it(folder, plan, gateway, access)

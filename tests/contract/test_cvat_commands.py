@@ -207,4 +207,3 @@ def test_a_push_killed_outright_again_and_again_ends_as_one_push(tmp_path: Path)
             }
             assert masks_by_task == {task.task_id: task.masks for task in pushed.tasks}
             assert len(gateway.projects()) == 1
-    assert list(folder.path.glob(".push-*")) == []

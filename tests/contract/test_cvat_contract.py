@@ -16,6 +16,7 @@ from casebook.documents import read_document
 from casebook.errors import AccessError, DataError, DeidError, StateError, UnreachableError
 from casebook.labels import Label
 from casebook.rounds import RoundFolder
+from cvat_sync import gateway as module
 from cvat_sync.gateway import CvatGateway, retrying
 from cvat_sync.plan import PushPlan, plan_push
 from cvat_sync.proposals import Proposals
@@ -41,6 +42,17 @@ from tests.fakes.cvat_round import HW, LABELS, bar, make_round, ref
 _TEXT = {"mutable": True, "input_type": "text", "values": [""], "default_value": ""}
 
 
+def original(access: Access, task_id: int, frame: int) -> bytes:
+    """A frame as CVAT gives it to serverless functions."""
+    url = f"{access.url}/api/tasks/{task_id}/data/?type=frame&number={frame}&quality=original"
+    asked = urllib.request.Request(  # noqa: S310
+        url, headers={"Authorization": credentials(access)}
+    )
+    with urllib.request.urlopen(asked) as answer:  # noqa: S310
+        payload: bytes = answer.read()
+    return payload
+
+
 def test_a_pushed_round_has_its_frames_lossless_and_its_proposals_scored(
     folder: RoundFolder, plan: PushPlan, gateway: CvatGateway, access: Access
 ) -> None:
@@ -48,13 +60,8 @@ def test_a_pushed_round_has_its_frames_lossless_and_its_proposals_scored(
     assert read_document(folder.file("pushed.json"), Pushed) == pushed
     assert [task.masks for task in pushed.tasks] == [2, 2, 0]
     task_id, frame = place_of(pushed, 3)
-    url = f"{access.url}/api/tasks/{task_id}/data/?type=frame&number={frame}&quality=original"
-    asked = urllib.request.Request(  # noqa: S310
-        url, headers={"Authorization": credentials(access)}
-    )
-    with urllib.request.urlopen(asked) as answer:  # noqa: S310
-        sent = (folder.home.cases / "case-003" / "00003.png").read_bytes()
-        assert answer.read() == sent
+    sent = (folder.home.cases / "case-003" / "00003.png").read_bytes()
+    assert original(access, task_id, frame) == sent
     drawn = [one for one in gateway.task_annotations(task_id).shapes if one.frame == frame]
     assert len(drawn) == 1
     assert (drawn[0].source, drawn[0].score) == ("auto", pytest.approx(0.87))
@@ -252,6 +259,21 @@ def test_nothing_is_sent_without_proof_of_deidentification(
     with pytest.raises(DeidError, match="5 cases have no de-identification record"):
         push_it(folder, plan, gateway, access)
     assert [project for project in gateway.projects() if project.name == "never"] == []
+
+
+def test_frames_that_need_several_requests_arrive_as_from_one(
+    folder: RoundFolder,
+    plan: PushPlan,
+    gateway: CvatGateway,
+    access: Access,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_FORM_BYTES", 1)
+    pushed = push_it(folder, plan, gateway, access)
+    assert [task.frames for task in pushed.tasks] == [task.frames for task in plan.tasks]
+    for case in folder.manifest().cases:
+        sent = (folder.home.cases / case.at.case_id / "00003.png").read_bytes()
+        assert original(access, *place_of(pushed, int(case.at.case_id[-3:]))) == sent
 
 
 def test_a_frame_changed_since_the_selection_is_not_sent(

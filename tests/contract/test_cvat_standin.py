@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from cvat_sdk.masks import encode_mask
 from PIL import Image, PngImagePlugin
 
 from cvat_sync.settings import Access
+from demo.standin.__main__ import listening
 from tests.contract.cvat_servers import PASSWORD, TOKEN, USER, SaidFunction, said_function, standin
 
 HW = (24, 32)
@@ -346,3 +348,8 @@ def test_working_time_is_exported_as_it_was_sent(
     table = rest.GET(request.result_url, headers=headers).data.decode()
     assert "send:working_time" in table
     assert "61000" in table
+
+
+def test_the_server_holds_no_part_of_an_answer_back() -> None:
+    with listening("127.0.0.1", 0) as listener:  # asyncio asks for the protocol it was made with
+        assert listener.proto == socket.IPPROTO_TCP
