@@ -21,6 +21,7 @@ from casebook.masks import box_of
 from casebook.protocols import Embedding, Frame, Prediction, Prompt
 from segmenter import adapter as adapters
 from segmenter.cache import EmbeddingCache
+from segmenter.doubt import uncertainty_of
 from segmenter.heads import Heads, head_sizes, load_heads, told, view_numbers
 from segmenter.prompts import (
     Window,
@@ -243,14 +244,14 @@ class Teacher:
 def _prediction(
     logits: Float32[np.ndarray, "h w"], score: float, label: str | None, heads: Mapping[str, float]
 ) -> Prediction:
-    sure, possible = int((logits > 1).sum()), int((logits > -1).sum())
+    score = min(1.0, max(0.0, score))
     return Prediction(
         bitmap=logits > 0,
-        score=min(1.0, max(0.0, score)),
+        score=score,
         label=label,
         logits=logits,
         heads=dict(heads),
-        uncertainty=1.0 - sure / possible if possible else 1.0,
+        uncertainty=uncertainty_of(score, logits),
     )
 
 

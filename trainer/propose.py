@@ -17,6 +17,7 @@ from casebook.cases import Case
 from casebook.errors import PromptError, StateError
 from casebook.labels import LabelSet
 from casebook.protocols import Embedding, Frame, Prediction, Prompt, Segmenter
+from segmenter.doubt import NO_ANSWER, doubt
 from trainer.rounds_config import ProposeConfig
 from trainer.select import Uncertainty
 from trainer.teachers import load_incumbent
@@ -118,15 +119,31 @@ def _by_concept(
 
 
 def uncertainty(work: Work) -> Uncertainty:
-    """How unsure the promoted model is of a case: of its best mask, 1 when it finds none."""
+    """How unsure the promoted model is of a case: of its least sure mask, 1 when it finds none.
+
+    With `select.ask_again` the case's box is asked again, a little elsewhere and in darker and
+    lighter pictures, and the disagreement counts too.
+    """
     teacher = load_incumbent(work)
     labels, config = work.config.label_set(), work.config.propose
 
     def of(case: Case) -> float:
-        found = proposals(teacher, work.catalogue.frame(case.ref), case, labels, config)
-        return max((1.0 - one.score for one in found), default=1.0)
+        frame = work.catalogue.frame(case.ref)
+        if work.config.select.ask_again:
+            box, _ = lesion_box(teacher, teacher.embed(frame), case, labels, config.threshold)
+            if box is not None:
+                return _asked_again(teacher, frame, Prompt(box_xyxy=box, view=frame.view))
+        found = proposals(teacher, frame, case, labels, config)
+        return max((one.uncertainty for one in found), default=1.0)
 
     return of
+
+
+def _asked_again(teacher: Segmenter, frame: Frame, prompt: Prompt) -> float:
+    try:
+        return doubt(teacher, frame, prompt).total
+    except PromptError:  # a reader's rectangle that misses the image: nothing is known of it
+        return NO_ANSWER.total
 
 
 def _concept(name: str, frame: Frame) -> Prompt:

@@ -35,6 +35,9 @@ class SelectConfig(_Settings):
     sure those that differ most."""
     cases: int = Field(200, gt=0)
     """At most this many new training cases."""
+    ask_again: bool = False
+    """Uncertainty counts how far answers to shifted boxes and other contrasts differ, too: three
+    embeddings a case instead of one."""
     control_fraction: float = Field(0.0, ge=0, lt=1)
     """Share drawn at random whatever the strategy, to show whether the strategy helps."""
     per_patient: int | None = Field(None, gt=0)

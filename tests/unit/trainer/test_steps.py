@@ -18,6 +18,7 @@ from trainer.arms import ArmComparison
 from trainer.chain import STEP_FILES, check_ready, steps_left, steps_of
 from trainer.overview import Overview
 from trainer.page import render
+from trainer.propose import uncertainty
 from trainer.requests import failure, pending
 from trainer.results import Candidate, Decision
 from trainer.rounds_config import OriginWeights
@@ -327,6 +328,19 @@ def test_the_uncertain_cases_come_first_when_asked_for(place: tuple[Home, Path])
     assert (strategy.arm, control.arm) == ("strategy", "control")
     assert strategy.score is not None
     assert 0 <= strategy.score <= 1
+
+
+def test_uncertainty_counts_what_the_model_answers_when_asked_again(
+    place: tuple[Home, Path],
+) -> None:
+    home, conf = place
+    once, again = (work(home, conf, 2, f"select.ask_again={word}") for word in ("false", "true"))
+    cases = [once.catalogue.get(line.at.case_id) for line in once.folder.manifest().cases]
+    cheap, thorough = uncertainty(once), uncertainty(again)
+    assert [cheap(case) for case in cases] != [thorough(case) for case in cases]
+    assert all(0 <= unsure(case) <= 1 for unsure in (cheap, thorough) for case in cases)
+    away = cases[0].with_(lesion_box_xyxy=(9e4, 9e4, 9.1e4, 9.1e4))
+    assert thorough(away) == 1
 
 
 def test_the_ridge_filter_runs_once_for_a_set_of_cases(place: tuple[Home, Path]) -> None:
