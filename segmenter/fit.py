@@ -7,21 +7,20 @@ therefore needs no sampler or generator state beyond the step. Knows nothing of 
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from casebook.documents import write_bytes
 from casebook.errors import AngioloopError, ConfigError, TrainingError
+from segmenter.checkpoints import State, resume, save
 from segmenter.steps import Part, Step
+from segmenter.stopping import StopConfig, put
 from segmenter.tuning import Strategy
 
 B = TypeVar("B")
@@ -92,6 +91,8 @@ class TrainConfig(BaseModel):
     """Processes that share each batch; one a visible GPU when absent."""
     centreline: float = Field(0.0, ge=0)
     """Weight of the clDice term of the mask loss."""
+    stop: StopConfig | None = None
+    """When the training ends before its last step; never when absent."""
     zoom: bool = False
     """Train for, and answer with, a second look in a window around the prompt or first answer."""
     strategy: Strategy = "lora"
@@ -125,13 +126,6 @@ class FitResult:
     """Step of the checkpoint the run started from; 0 for a fresh one."""
 
 
-@dataclass
-class _State:
-    step: int = 0
-    seconds: float = 0.0
-    ema: dict[str, Tensor] = field(default_factory=dict)
-
-
 def fit(
     module: nn.Module,
     loss: Callable[[B, torch.Generator], Mapping[str, Tensor]],
@@ -144,6 +138,7 @@ def fit(
     on_checkpoint: Callable[[Mapping[str, Tensor], Progress], None] | None = None,
     part_loss: Callable[[B, torch.Generator, Part], Mapping[str, Tensor]] | None = None,
     names: Callable[[int], str] | None = None,
+    validate: Callable[[], float] | None = None,
 ) -> FitResult:
     """Train the parameters of a module that require a gradient; resumes what the directory holds.
 
@@ -159,6 +154,8 @@ def fit(
             it, processes and `config.accumulate` divide a batch; without it every process takes a
             batch of its own.
         names: What a step's batch is made of, for messages.
+        validate: Scores the parameters as they stand on cases that do not train; `config.stop` says
+            when. The weights of the best look are kept.
 
     Raises:
         TrainingError: the loss is not finite, or memory ran out although the batch was divided; the
@@ -167,6 +164,8 @@ def fit(
     """
     if steps is None and config.minutes is None:
         raise ConfigError("neither steps nor minutes say how long to train; set one")
+    if config.stop is not None and validate is None:
+        raise ConfigError("train.stop is set, but this training has no validation cases; remove it")
     if isinstance(module, nn.DataParallel):
         raise ConfigError(
             "DataParallel breaks SAM 3's rotary tables; use torchrun, a process a GPU"
@@ -175,7 +174,7 @@ def fit(
     if not named:
         raise TrainingError("nothing to train: no parameter requires a gradient; check the targets")
     optimizer = torch.optim.AdamW(_groups(named, config), lr=config.lr, betas=(0.9, 0.98))
-    state = _resume(directory, named, optimizer, config)
+    state = resume(directory, named, optimizer, _fingerprint(config))
     resumed_from = state.step
     if config.ema and not state.ema:
         state.ema = {name: p.detach().clone() for name, p in named.items()}
@@ -191,8 +190,12 @@ def fit(
             state.step, steps, min(1.0, _fraction(state, steps, config)), state.seconds, figures
         )
 
+    def is_over() -> bool:
+        stopped = config.stop is not None and state.best.is_enough(config.stop)
+        return stopped or _fraction(state, steps, config) >= 1.0
+
     try:
-        while _fraction(state, steps, config) < 1.0:
+        while not is_over():
             lr = _lr(_fraction(state, steps, config), config)
             for group in optimizer.param_groups:
                 group["lr"] = lr
@@ -201,7 +204,7 @@ def fit(
             norm = nn.utils.clip_grad_norm_(named.values(), config.clip)
             if not (math.isfinite(terms["loss"]) and torch.isfinite(norm).item()):
                 if step.leads:
-                    _save(directory, named, optimizer, state, config)
+                    save(directory, named, optimizer, state, _fingerprint(config))
                 made_of = f" ({names(state.step)})" if names is not None else ""
                 raise TrainingError(
                     f"step {state.step}{made_of}: the loss or its gradient is not finite; the "
@@ -219,7 +222,12 @@ def fit(
                 sums[name] = sums.get(name, 0.0) + value
                 sums[f"n:{name}"] = sums.get(f"n:{name}", 0.0) + 1
             counted += 1
-            is_last = _fraction(state, steps, config) >= 1.0
+            stop, is_last = config.stop, is_over()
+            looks = stop is not None and state.best.is_due(state.step, stop, is_last=is_last)
+            if stop is not None and validate is not None and looks:
+                sums["val"] = state.best.look(state.step, named, state.ema, validate, stop)
+                sums["n:val"] = 1.0
+                is_last = is_over()
             if counted >= config.log_every or is_last:
                 figures = {
                     name: total / sums[f"n:{name}"]
@@ -235,19 +243,19 @@ def fit(
                     try:
                         progress(report())
                     except AngioloopError:  # told to stop: what is done is kept
-                        _save(directory, named, optimizer, state, config)
+                        save(directory, named, optimizer, state, _fingerprint(config))
                         raise
             if state.step % config.checkpoint_every == 0 or is_last:
                 if step.leads:
-                    _save(directory, named, optimizer, state, config)
+                    save(directory, named, optimizer, state, _fingerprint(config))
                 if on_checkpoint is not None and not is_last and step.leads:
                     on_checkpoint(state.ema or _detached(named), report())
     finally:
         if writer is not None:
             writer.close()
-    with torch.no_grad():
-        for name, average in state.ema.items():
-            named[name].copy_(average)
+    put(named, state.best.weights or state.ema)
+    if state.best.score is not None:
+        figures = {**figures, "val": state.best.score, "val_step": float(state.best.step)}
     if on_checkpoint is not None and step.leads:
         on_checkpoint(_detached(named), report())
     return FitResult(state.step, state.seconds, figures, resumed_from)
@@ -267,7 +275,7 @@ def _groups(named: Mapping[str, nn.Parameter], config: TrainConfig) -> list[dict
     ]
 
 
-def _fraction(state: _State, steps: int | None, config: TrainConfig) -> float:
+def _fraction(state: State, steps: int | None, config: TrainConfig) -> float:
     """How much of the training is done, 0 to 1."""
     if steps is not None:
         return state.step / steps
@@ -284,80 +292,8 @@ def _lr(fraction: float, config: TrainConfig) -> float:
 
 
 def _fingerprint(config: TrainConfig) -> str:
-    """The settings that decide the weights."""
-    return json.dumps(
-        config.model_dump(exclude={"log_every", "checkpoint_every", "accumulate", "processes"}),
-        sort_keys=True,
-    )
-
-
-def _checkpoints(directory: Path) -> list[Path]:
-    return sorted(directory.glob("step-*.safetensors"))
-
-
-def _save(
-    directory: Path,
-    named: Mapping[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    state: _State,
-    config: TrainConfig,
-) -> None:
-    """Write one checkpoint atomically and drop all but the last two."""
-    tensors = {f"weight.{name}": p.detach().cpu().contiguous() for name, p in named.items()}
-    tensors |= {f"ema.{name}": average.cpu().contiguous() for name, average in state.ema.items()}
-    for name, parameter in named.items():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer.{key}.{name}"] = torch.as_tensor(value).cpu().contiguous()
-    metadata = {
-        "step": str(state.step),
-        "seconds": repr(state.seconds),
-        "config": _fingerprint(config),
-    }
-    directory.mkdir(parents=True, exist_ok=True)
-    path = directory / f"step-{state.step:08d}.safetensors"
-    write_bytes(path, save(tensors, metadata))
-    for old in _checkpoints(directory)[:-2]:
-        old.unlink()
-
-
-def _resume(
-    directory: Path,
-    named: Mapping[str, nn.Parameter],
-    optimizer: torch.optim.Optimizer,
-    config: TrainConfig,
-) -> _State:
-    found = _checkpoints(directory)
-    if not found:
-        return _State()
-    with safe_open(found[-1], framework="pt") as stored:
-        metadata = stored.metadata()
-        tensors: dict[str, Tensor] = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
-    if metadata["config"] != _fingerprint(config):
-        raise ConfigError(
-            f"{directory}: holds a training with other settings; give another one or remove it"
-        )
-    missing = [name for name in named if f"weight.{name}" not in tensors]
-    if missing:
-        raise ConfigError(
-            f"{found[-1]}: lacks {missing[0]}; it belongs to another model, remove it"
-        )
-    with torch.no_grad():
-        for name, parameter in named.items():
-            parameter.copy_(tensors[f"weight.{name}"])
-    for name, parameter in named.items():
-        kept = dict(_parts(tensors, name))
-        if kept:
-            optimizer.state[parameter] = {
-                key: value if key == "step" else value.to(parameter.device)
-                for key, value in kept.items()
-            }
-    ema = {name: tensors[f"ema.{name}"].clone() for name in named if f"ema.{name}" in tensors}
-    return _State(int(metadata["step"]), float(metadata["seconds"]), ema)
-
-
-def _parts(tensors: Mapping[str, Tensor], name: str) -> Iterator[tuple[str, Tensor]]:
-    """The optimizer's values of one parameter, by their own name."""
-    for key in ("step", "exp_avg", "exp_avg_sq"):
-        value = tensors.get(f"optimizer.{key}.{name}")
-        if value is not None:
-            yield key, value.clone()
+    """The settings that decide the weights; one that is absent is as before there was such."""
+    left_out = {"log_every", "checkpoint_every", "accumulate", "processes"}
+    if config.stop is None:
+        left_out.add("stop")
+    return json.dumps(config.model_dump(exclude=left_out), sort_keys=True)

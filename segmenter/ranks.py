@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -63,6 +63,16 @@ def leads() -> bool:
     """Whether this process writes the files."""
     started = torch.distributed.is_available() and torch.distributed.is_initialized()
     return not started or torch.distributed.get_rank() == 0
+
+
+def of_first(compute: Callable[[], float], device: torch.device) -> float:
+    """A number the first process computes, in all of them; the others wait."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return compute()
+    found = compute() if leads() else 0.0
+    told = torch.tensor([found], dtype=torch.float64, device=device)
+    torch.distributed.broadcast(told, 0)
+    return float(told)
 
 
 def launch(module: str, arguments: Sequence[str], processes: int) -> Generator[str, None, None]:

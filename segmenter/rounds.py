@@ -26,6 +26,7 @@ from segmenter.sam3 import Features, Sam3
 from segmenter.samples import Augmentation, Batch, RoundData, Sample
 from segmenter.steps import WHOLE, Part
 from segmenter.teacher import default_windows
+from segmenter.validation import box_iou
 from segmenter.weights import base_sha256, load_base
 
 _NAME = "candidate"
@@ -125,6 +126,7 @@ def train_adapter(
     mix: PromptMix | None = None,
     progress: Callable[[Progress], None] | None = None,
     device: str | None = None,
+    validation: Sequence[Sample] = (),
 ) -> RoundResult:
     """Train an adapter on a round's masks and write it to `directory/adapter`.
 
@@ -136,6 +138,7 @@ def train_adapter(
         base: Folder of the base model.
         init_adapter: Folder of the incumbent's adapter; None starts from the base.
         directory: For checkpoints, curves and the result.
+        validation: Frames that do not train, by which `config.stop` ends the training.
 
     Raises:
         DataError: there is no mask to train on.
@@ -208,6 +211,7 @@ def train_adapter(
         progress=progress,
         part_loss=loss,
         names=data.names,
+        validate=(lambda: box_iou(model, laid, validation)) if validation else None,
     )
     folder = directory / "adapter"
     if leads():

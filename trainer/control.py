@@ -70,7 +70,7 @@ def _train(work: Work, model_id: str, first: Candidate, later: list[Candidate]) 
             stage.config.weights,
             measured=stage.config.train.heads is not None,
         )
-        settings = stage.config.train.model_copy(update={"steps": candidate.steps})
+        settings = stage.config.train.model_copy(update={"steps": candidate.steps, "stop": None})
         name = f"{model_id}-{candidate.round}" if candidate is not later[-1] else model_id
         work.progress("control", f"round {before.round} → {candidate.round}", 0.0)
         directory = home.root / "rounds" / "control" / name

@@ -18,7 +18,7 @@ from casebook.rounds import RoundFolder
 from segmenter.fit import FitResult, Progress, TrainConfig
 from segmenter.ranks import joined, launch, leads
 from segmenter.rounds import RoundResult, train_adapter
-from trainer.samples import training_set
+from trainer.samples import training_set, validation_set
 from trainer.teachers import base_folder
 from trainer.work import Work
 
@@ -144,6 +144,9 @@ def main(text: str) -> None:
             vessel=order.vessel,
             replay=order.replay,
         )
+        watches = order.train.stop is not None
+        manifest = work.folder.manifest()
+        validation = validation_set(manifest, work.catalogue, order.vessel) if watches else ()
         result = train_adapter(
             data.samples,
             order.train,
@@ -152,6 +155,7 @@ def main(text: str) -> None:
             directory=order.directory,
             progress=_tell,
             device=device,
+            validation=validation,
         )
         if leads():
             _say(

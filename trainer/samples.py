@@ -10,16 +10,17 @@ import numpy as np
 from jaxtyping import Bool
 
 from angio import qca
+from angio.evaluation import truth_of
 from casebook import masks
 from casebook.annotations import AnnotationSet, CocoImage, read_annotations
 from casebook.cases import Case, Split
 from casebook.catalogue import Catalogue
 from casebook.documents import sha256_of_file
-from casebook.errors import DataError, QcaError
+from casebook.errors import DataError, QcaError, StateError
 from casebook.home import Home
 from casebook.labels import Label, LabelSet
 from casebook.protocols import Frame
-from casebook.rounds import RoundFolder
+from casebook.rounds import Manifest, RoundFolder
 from segmenter.heads import Targets
 from segmenter.samples import Sample, TrainMask
 from trainer.rounds_config import OriginWeights
@@ -96,6 +97,31 @@ def training_set(
             f"({found.rejected} frames are rejected); annotate and pull again"
         )
     return found
+
+
+def validation_set(
+    manifest: Manifest, catalogue: Catalogue, vessel: str | None = None
+) -> tuple[Sample, ...]:
+    """The frozen validation cases with the segments experts drew, by which a training may stop.
+
+    Args:
+        vessel: Only cases of this vessel.
+
+    Raises:
+        StateError: a case lost its annotations.
+    """
+    found = []
+    for line in manifest.val:
+        case = catalogue.get(line.at.case_id)
+        if vessel is not None and case.vessel != vessel:
+            continue
+        given = catalogue.expert_annotations(case.case_id)
+        if given is None:
+            raise StateError(f"case {case.case_id} lost its expert annotations; import it again")
+        drawn = truth_of(given, manifest.labels).segments
+        shown = tuple(TrainMask(label, bitmap) for label, bitmap in drawn)
+        found.append(Sample(catalogue.frame(case.ref), shown, name=line.at.file_name))
+    return tuple(found)
 
 
 def _add(

@@ -13,11 +13,17 @@ from casebook.rounds import RoundFolder
 from segmenter.fit import Progress, TrainConfig
 from segmenter.ranks import processes_for
 from segmenter.rounds import RoundResult, train_adapter
+from segmenter.samples import Sample
 from trainer.chain import check_ready
 from trainer.provenance import commit, constraints_sha256
 from trainer.ranks import train_together
 from trainer.results import Candidate
-from trainer.samples import TrainingSet, annotation_digests, training_set
+from trainer.samples import (
+    TrainingSet,
+    annotation_digests,
+    training_set,
+    validation_set,
+)
 from trainer.teachers import base_folder, base_id, incumbent_id
 from trainer.work import Work
 
@@ -164,7 +170,15 @@ def run(
         init_adapter=parent,
         directory=directory,
         progress=tell,
+        validation=watched(work, config, vessel),
     )
+
+
+def watched(work: Work, config: TrainConfig, vessel: str | None = None) -> tuple[Sample, ...]:
+    """The frozen validation cases by which a training stops early; none where it does not."""
+    if config.stop is None:
+        return ()
+    return validation_set(work.folder.manifest(), work.catalogue, vessel)
 
 
 def card_of(

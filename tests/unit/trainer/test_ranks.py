@@ -13,6 +13,7 @@ from segmenter import ranks
 from segmenter.adapter import WEIGHTS
 from segmenter.fit import LoraConfig, Progress, TrainConfig
 from segmenter.rounds import RoundResult, train_adapter
+from segmenter.stopping import StopConfig
 from tests.unit.trainer.workspace import make_conf, make_workspace
 from trainer.ranks import train_together
 from trainer.samples import training_set
@@ -79,6 +80,15 @@ def test_a_batch_taken_in_parts_is_the_same_step(work: Work, tmp_path: Path) -> 
     assert [told.figures["loss"] for told in parts] == pytest.approx(
         [told.figures["loss"] for told in whole], rel=1e-3
     )
+
+
+def test_processes_agree_when_to_stop(work: Work, tmp_path: Path) -> None:
+    # No gain is ever enough, so that the first look is the best and the next ends the training.
+    stop = StopConfig(every=1, patience=1, min_gain=0.99)
+    config = CONFIG.model_copy(update={"stop": stop})
+    done = train_together(work, (1,), config, None, tmp_path / "two", 2, lambda _: None)
+    assert (done.fit.steps, done.fit.figures["val_step"]) == (2, 1.0)
+    assert 0 <= done.fit.figures["val"] <= 1
 
 
 def test_a_failure_in_one_process_is_told_in_a_line_and_the_next_run_goes_on(
