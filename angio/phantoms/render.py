@@ -4,6 +4,7 @@ Lumen thickness along each ray is splatted sphere by sphere and attenuates by Be
 static chest, a catheter, scatter, blur and Poisson noise follow. Knows nothing of files.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -238,16 +239,19 @@ def _shade(scene: Scene, image: Float32[np.ndarray, "h w"]) -> None:
     image[height - bottom :] *= 0.06
 
 
-def render_cine(rng: np.random.Generator, scene: Scene) -> UInt16[np.ndarray, "t h w"]:
-    """Stored pixels of the whole cine: 12 bits, vessels dark."""
+def render_cine(
+    rng: np.random.Generator, scene: Scene, frames: Sequence[int] | None = None
+) -> UInt16[np.ndarray, "t h w"]:
+    """Stored pixels of the whole cine, or of some of its frames: 12 bits, vessels dark."""
+    wanted = range(scene.n_frames) if frames is None else frames
     gantry, optics = scene.gantry, scene.optics
     background = np.exp(-attenuation(rng, gantry)).astype(np.float32)
     background /= np.percentile(background, 99)
     glare = gaussian_filter(background, 40)
     catheter = catheter_path(scene.tree)
     walls = np.full(len(catheter), scene.catheter_mm)
-    cine = np.empty((scene.n_frames, *gantry.hw), dtype=np.uint16)
-    for frame in range(scene.n_frames):
+    cine = np.empty((len(wanted), *gantry.hw), dtype=np.uint16)
+    for place, frame in enumerate(wanted):
         iodine = contrast_path(gantry, scene.tree, scene.motion, frame)
         tip = scene.motion.displace(catheter[:1], scene.tree.frame, frame)[0] - catheter[0]
         loose = np.exp(-np.arange(len(catheter)) / 60.0)[:, None]
@@ -263,5 +267,5 @@ def render_cine(rng: np.random.Generator, scene: Scene) -> UInt16[np.ndarray, "t
         _shade(scene, beam)
         counts = rng.poisson(np.maximum(beam, 1e-3) * optics.photons).astype(np.float32)
         seen = gaussian_filter(counts, 0.45) * (optics.gain * FULL_SCALE / optics.photons)
-        cine[frame] = np.clip(np.rint(seen), 0, FULL_SCALE).astype(np.uint16)
+        cine[place] = np.clip(np.rint(seen), 0, FULL_SCALE).astype(np.uint16)
     return cine
