@@ -16,7 +16,7 @@ from typing import Literal
 from pydantic import Field
 
 from casebook.documents import Document, read_document, write_document
-from casebook.errors import AngioloopError
+from casebook.errors import AngioloopError, BusyError
 from casebook.home import Home, locked
 from casebook.rounds import Event, RoundFolder
 from cvat_sync import dispatch
@@ -228,6 +228,7 @@ class Watch:
         self._request(folder, steps, self._place.conf, _show)
 
     def _train(self, folder: RoundFolder) -> Sight:
+        _check_alone(folder)
         _write_state(folder, "training")
         self._see("training", folder=folder)
         try:
@@ -261,6 +262,21 @@ class Watch:
             }
         )
         return self._sight
+
+
+def _check_alone(folder: RoundFolder) -> None:
+    """Refuse to train while another round is worked on: rounds go on from one another.
+
+    Raises:
+        BusyError: one is; transient, so that the watch looks again soon.
+    """
+    for path in sorted((folder.home.root / "rounds").glob("[0-9]*/request.json")):
+        other = path.parent.name
+        if other != folder.path.name:
+            raise BusyError(
+                f"round {other} is being worked on; round {folder.number:02d} is trained after it. "
+                f"If nobody is at it, `make train ROUND={int(other)}` goes on with it"
+            )
 
 
 def _read_state(folder: RoundFolder) -> WatchState | None:

@@ -167,6 +167,24 @@ def test_two_never_pull_at_once(folder: RoundFolder, cvat: MemoryCvat) -> None:
     assert not folder.has("annotations.coco.json")
 
 
+def test_two_rounds_are_never_trained_at_once(folder: RoundFolder, cvat: MemoryCvat) -> None:
+    trainer = Trainer()
+    cvat.complete(5)
+    other = RoundFolder(folder.home, 1).file("request.json")
+    other.parent.mkdir(parents=True, exist_ok=True)
+    other.write_text("{}")
+    watch = watch_of(folder, cvat, trainer)
+    with pytest.raises(BusyError, match="round 01 is being worked on; round 02 is trained after"):
+        watch.look()
+    assert folder.has("annotations.coco.json"), "what is finished is pulled all the same"
+    assert trainer.asked == []
+    # A request of the round itself is its own training, which a killed watch goes on with.
+    folder.file("request.json").write_text("{}")
+    other.unlink()
+    assert watch.look().stage == "done"
+    assert trainer.asked == [2]
+
+
 def until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 20
     while not condition():
