@@ -41,9 +41,9 @@ from cvat_sync.gateway import CvatGateway, retrying
 from cvat_sync.plan import PushPlan
 from cvat_sync.pull import pull
 from cvat_sync.pulled import PulledJob, job_path, pulled_job
-from cvat_sync.pushed import Pushed
+from cvat_sync.pushed import Pushed, need_pushed
 from cvat_sync.remote import RemoteAnnotations, RemoteShape
-from cvat_sync.settings import Access
+from cvat_sync.settings import TOKEN_VARIABLE, URL_VARIABLE, Access
 
 AIMS = {
     "push_ratio_vs_sdk_default": ">= 5",
@@ -130,14 +130,12 @@ def pull_figures(quick: bool) -> dict[str, float | None]:
 PEAK = """
 import sys
 from pathlib import Path
-from bench.cvat_rounds import push_ours
-from bench.growth import peak_kb
-from casebook.home import Home
-from casebook.rounds import RoundFolder
-from cvat_sync.settings import Access
-push_ours(RoundFolder(Home(Path(sys.argv[1])), 2), Access(url=sys.argv[2], token=sys.argv[3]), 25)
-print(peak_kb())
+from cvat_sync.cli import main
+main(["push", "--round", "2", "--home", sys.argv[1], "--conf", sys.argv[1]], standalone_mode=False)
+lines = Path("/proc/self/status").read_text().splitlines()
+print(next(line.split()[1] for line in lines if line.startswith("VmHWM")))
 """
+"""The command in a process of its own, which then tells its largest resident memory in kB."""
 
 
 def memory_figures(quick: bool) -> dict[str, float | None]:
@@ -146,14 +144,17 @@ def memory_figures(quick: bool) -> dict[str, float | None]:
     peaks: list[int] = []
     for count in (few, many):
         with tempfile.TemporaryDirectory(prefix="bench-memory-") as root, server() as access:
-            make_round(Path(root), count, 96)
+            folder = make_round(Path(root), count, 96)
             told = subprocess.run(
-                [sys.executable, "-c", PEAK, root, access.url, str(access.token)],
+                [sys.executable, "-c", PEAK, root],
+                env={**os.environ, URL_VARIABLE: access.url, TOKEN_VARIABLE: str(access.token)},
                 check=True,
                 capture_output=True,
                 text=True,
             )
-            peaks.append(int(told.stdout))
+            if sum(len(task.frames) for task in need_pushed(folder).tasks) != count:
+                raise AssertionError(f"not all of {count} frames were pushed")
+            peaks.append(int(told.stdout.split()[-1]))
     return {"rss_10k_over_400": peaks[1] / peaks[0], "rss_mb": peaks[1] / 1024}
 
 

@@ -36,6 +36,7 @@ from cvat_sync.proposals import Proposals
 from cvat_sync.push import push
 from cvat_sync.pushed import Pushed
 from cvat_sync.settings import Access, ExchangeConfig
+from cvat_sync.work import read_work
 
 TOKEN = "token-of-the-bench"  # noqa: S105 - of a server that lives as long as the bench
 LATENCY_MS = 20
@@ -138,7 +139,7 @@ def planned(folder: RoundFolder, per_task: int, per_job: int = 5) -> PushPlan:
         project=folder.home.root.name, frames_per_task=per_task, frames_per_job=per_job
     )
     proposals = Proposals(folder.file("proposals.coco.json"))
-    return plan_push(folder.manifest(), folder.manifest_sha256(), proposals, config)
+    return plan_push(read_work(folder), folder.manifest_sha256(), proposals, config)
 
 
 def push_ours(folder: RoundFolder, access: Access, per_task: int) -> Pushed:
@@ -148,7 +149,7 @@ def push_ours(folder: RoundFolder, access: Access, per_task: int) -> Pushed:
         return push(
             folder,
             plan,
-            folder.manifest(),
+            read_work(folder),
             gateway,
             url=access.url,
             retrying=retrying,

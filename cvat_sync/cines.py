@@ -9,13 +9,13 @@ from pathlib import Path
 from casebook.cases import FrameRef
 from casebook.catalogue import Catalogue
 from casebook.errors import DataError
-from casebook.rounds import Manifest
+from cvat_sync.work import Work
 
 Size = tuple[int, int]
 """Height and width, in px."""
 
 
-def runs(manifest: Manifest, catalogue: Catalogue) -> tuple[tuple[str, ...], ...]:
+def runs(manifest: Work, catalogue: Catalogue) -> tuple[tuple[str, ...], ...]:
     """File names of each case's run, in order: all frames that are kept, by case."""
     found: dict[str, set[int]] = {}
     for entry in manifest.cases:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from casebook.documents import Document
 from casebook.errors import DataError
 from casebook.labels import LabelSet
-from casebook.rounds import Manifest
 from cvat_sync.proposals import Proposals
 from cvat_sync.remote import TaskOptions
 from cvat_sync.settings import ExchangeConfig
+from cvat_sync.work import Work
 
 KEY_DIGITS = 12
 SEED_DIGITS = 7
@@ -100,7 +100,7 @@ def n_jobs(n_frames: int, frames_per_job: int) -> int:
 
 
 def plan_push(
-    manifest: Manifest,
+    manifest: Work,
     manifest_sha256: str,
     proposals: Proposals,
     config: ExchangeConfig,
@@ -118,8 +118,8 @@ def plan_push(
     Raises:
         DataError: a proposal is for a frame the manifest has not, or a label it does not know.
     """
-    _check(manifest, proposals)
     names = sorted(case.at.file_name for case in manifest.cases)
+    _check(manifest, names, proposals)
     stem = f"angioloop:round-{manifest.round:02d}:{manifest_sha256[:KEY_DIGITS]}"
     parts = [list(run) for run in runs] or _parts(names, config.frames_per_task)
     per_job = max(map(len, runs), default=config.frames_per_job)
@@ -161,8 +161,8 @@ def _parts(names: Sequence[str], size: int) -> list[list[str]]:
     return [list(names[start : start + size]) for start in range(0, len(names), size)]
 
 
-def _check(manifest: Manifest, proposals: Proposals) -> None:
-    strangers = sorted(proposals.file_names - {case.at.file_name for case in manifest.cases})
+def _check(manifest: Work, names: Sequence[str], proposals: Proposals) -> None:
+    strangers = sorted(proposals.file_names.difference(names))
     if strangers:
         raise DataError(
             f"round {manifest.round:02d}: proposals.coco.json has {len(strangers)} frames the "

@@ -1,26 +1,21 @@
 """A round's proposals read piece by piece: ten thousand frames take no more memory than ten.
 
-Knows the order of COCO's fields, and nothing of CVAT.
+Knows COCO's fields, and nothing of CVAT.
 """
 
-import json
-import re
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from casebook.annotations import CocoAnnotation, CocoCategory, CocoImage
 from casebook.documents import Document
 from casebook.errors import DataError, StateError
+from cvat_sync.pieces import parsed, pieces
 
-M = TypeVar("M", bound=BaseModel)
-_PIECE_BYTES = 1 << 18
-_BLANK = re.compile(r"[ \t\r\n,:]*")
-_KINDS = {"images": CocoImage, "annotations": CocoAnnotation, "categories": CocoCategory}
+_LISTS = ("images", "annotations", "categories")
 
 
 class ProposedMask(Document):
@@ -29,65 +24,6 @@ class ProposedMask(Document):
     file_name: str
     label: str
     annotation: CocoAnnotation
-
-
-class _Text:
-    """A file's characters, a window at a time; a byte is a character, so positions are bytes."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream, self._start, self._at, self._window = stream, 0, 0, ""
-        self._decoder = json.JSONDecoder()
-
-    def _more(self) -> bool:
-        piece = self._stream.read(_PIECE_BYTES)
-        self._start += self._at
-        self._window, self._at = self._window[self._at :] + piece.decode("latin-1"), 0
-        return bool(piece)
-
-    def peek(self) -> str:
-        """The next character that says something; empty at the end."""
-        while True:
-            found = _BLANK.match(self._window, self._at)
-            self._at = found.end() if found else self._at
-            if self._at < len(self._window) or not self._more():
-                return self._window[self._at : self._at + 1]
-
-    def skip(self, expected: str) -> None:
-        if self.peek() != expected:
-            raise ValueError(f"expected {expected!r} at byte {self._start + self._at}")
-        self._at += 1
-
-    def value(self) -> tuple[object, int, int]:
-        """The next value, and where it begins and how long it is, in bytes."""
-        self.peek()
-        while True:
-            try:
-                found, end = self._decoder.raw_decode(self._window, self._at)
-            except json.JSONDecodeError:
-                end = len(self._window)
-            if end < len(self._window):  # a number could go on behind the window
-                begin, length = self._start + self._at, end - self._at
-                self._at = end
-                return found, begin, length
-            if not self._more():
-                raise ValueError(f"damaged at byte {self._start + self._at}")
-
-
-def _entries(path: Path) -> Iterator[tuple[str, int, int]]:
-    """Place and length of each image, annotation and category, with the name of its list."""
-    with path.open("rb") as stream:
-        text = _Text(stream)
-        text.skip("{")
-        while text.peek() != "}":
-            name, _, _ = text.value()
-            if name not in _KINDS:
-                text.value()
-                continue
-            text.skip("[")
-            while text.peek() != "]":
-                _, begin, length = text.value()
-                yield str(name), begin, length
-            text.skip("]")
 
 
 class Proposals:
@@ -117,16 +53,19 @@ class Proposals:
         names: dict[int, str] = {}
         used: set[int] = set()
         with self._path.open("rb") as stream:
-            for kind, begin, length in _entries(self._path):
-                if kind == "images":
-                    image = _parsed(stream, begin, length, CocoImage)
+            for piece in pieces(self._path, _LISTS):
+                begin, length = piece.begin, piece.n_bytes
+                if not piece.is_entry:
+                    continue
+                if piece.field == "images":
+                    image = parsed(stream, begin, length, CocoImage)
                     names[image.id] = image.file_name
                     self._places[image.file_name] = array("q")
-                elif kind == "categories":
-                    category = _parsed(stream, begin, length, CocoCategory)
+                elif piece.field == "categories":
+                    category = parsed(stream, begin, length, CocoCategory)
                     self._labels[category.id] = category.name
                 else:
-                    annotation = _parsed(stream, begin, length, CocoAnnotation)
+                    annotation = parsed(stream, begin, length, CocoAnnotation)
                     name = names.get(annotation.image_id)
                     if name is None:
                         raise ValueError(f"annotation {annotation.id} is of an unknown image")
@@ -158,12 +97,7 @@ class Proposals:
             for name in file_names:
                 places = self._places.get(name, array("q"))
                 for begin, length in zip(places[0::3], places[1::3], strict=True):
-                    annotation = _parsed(stream, begin, length, CocoAnnotation)
+                    annotation = parsed(stream, begin, length, CocoAnnotation)
                     label = self._labels[annotation.category_id]
                     found.append(ProposedMask(file_name=name, label=label, annotation=annotation))
         return tuple(found)
-
-
-def _parsed(stream: BinaryIO, begin: int, length: int, kind: type[M]) -> M:
-    stream.seek(begin)
-    return kind.model_validate_json(stream.read(length))

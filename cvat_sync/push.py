@@ -6,38 +6,49 @@ pushed.json comes last. Knows neither the SDK nor the command line.
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import UTC, datetime
+from itertools import islice
 
 from tenacity import Retrying
 
 from casebook.catalogue import Catalogue
 from casebook.documents import append_line, read_lines, sha256_of_file, write_document
 from casebook.errors import DataError, DeidError
-from casebook.rounds import Manifest, RoundFolder
+from casebook.rounds import ManifestCase, RoundFolder
 from cvat_sync.cines import frame_paths
 from cvat_sync.plan import PushPlan
 from cvat_sync.proposals import Proposals
 from cvat_sync.pushed import JOURNAL, Pushed, PushedTask, need_pushed
 from cvat_sync.remote import RemoteTask, Server
 from cvat_sync.shipment import Shipment, Tell
+from cvat_sync.work import Work
 
 Progress = Callable[[str, float], None]
 """Told what was done last and the fraction done in all."""
+_READERS, _AT_ONCE = 4, 64
+"""Threads that look at frames before anything is sent, and frames they are given at a time."""
 
 
-def check_frames(manifest: Manifest, catalogue: Catalogue) -> None:
+def check_frames(manifest: Work, catalogue: Catalogue) -> None:
     """Refuse to send a frame that is not proven de-identified or is not the one selected.
 
     Raises:
         DeidError: cases without a de-identification record.
         DataError: a frame is missing or has changed since the selection.
     """
-    unproven, changed = [], []
-    for entry in manifest.cases:
-        if catalogue.get(entry.at.case_id).deid is None:
-            unproven.append(entry.at.case_id)
+
+    def is_selected(entry: ManifestCase) -> bool:
         path = catalogue.frame_path(entry.at)
-        if not path.exists() or sha256_of_file(path) != entry.image_sha256:
-            changed.append(entry.at.file_name)
+        return path.exists() and sha256_of_file(path) == entry.image_sha256
+
+    unproven: list[str] = []
+    changed: list[str] = []
+    cases = iter(manifest.cases)
+    with ThreadPoolExecutor(_READERS) as pool:
+        while few := tuple(islice(cases, _AT_ONCE)):
+            known = catalogue.several([entry.at.case_id for entry in few])
+            unproven += [case.case_id for case in known if case.deid is None]
+            looks = zip(few, pool.map(is_selected, few), strict=True)
+            changed += [entry.at.file_name for entry, is_the_one in looks if not is_the_one]
     if unproven:
         raise DeidError(
             f"round {manifest.round:02d}: {len(unproven)} cases have no de-identification record "
@@ -64,7 +75,7 @@ def known_labels(folder: RoundFolder, url: str) -> dict[str, int]:
 def push(
     folder: RoundFolder,
     plan: PushPlan,
-    manifest: Manifest,
+    manifest: Work,
     gateway: Server,
     *,
     url: str,
@@ -93,9 +104,10 @@ def push(
     """
     catalogue = Catalogue(folder.home)
     check_frames(manifest, catalogue)
-    paths = frame_paths([name for task in plan.tasks for name in task.frames], catalogue)
+    for task in plan.tasks:
+        frame_paths(task.frames, catalogue)
     proposals = Proposals(folder.file("proposals.coco.json"))
-    work = Shipment(gateway, retrying, plan, proposals)
+    work = Shipment(gateway, retrying, plan, proposals, catalogue)
     project = work.project(manifest.labels, known_labels(folder, url), tell)
     progress(f"project {project.id} {project.name!r}", 0.0)
     journal = folder.file(JOURNAL)
@@ -111,7 +123,7 @@ def push(
     }
     left = [task for task in plan.tasks if task.key not in done]
     with ThreadPoolExecutor(max_workers=parallel) as pool:
-        futures = [pool.submit(work.task, task, existing.get(task.key, []), paths) for task in left]
+        futures = [pool.submit(work.task, task, existing.get(task.key, [])) for task in left]
         try:
             for future in as_completed(futures):
                 finished = future.result()
@@ -124,7 +136,7 @@ def push(
     settled: dict[str, RemoteTask] = retrying()(work.sweep)
     for key, kept in settled.items():
         if kept.id != done[key].task_id:
-            done[key] = work.task(planned[key], [kept], paths)
+            done[key] = work.task(planned[key], [kept])
     pushed = Pushed(
         round=plan.round,
         url=url,

@@ -6,13 +6,14 @@ undone. Knows neither the SDK nor the files of a round.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from tenacity import Retrying
 
 from casebook import masks
+from casebook.catalogue import Catalogue
 from casebook.errors import DataError
 from casebook.labels import LabelSet
+from cvat_sync.cines import frame_paths
 from cvat_sync.jobs import assign, user_ids
 from cvat_sync.labels import check_renamed, label_changes
 from cvat_sync.plan import PlannedTask, PushPlan
@@ -64,9 +65,10 @@ class Shipment:
         retrying: Callable[[], Retrying],
         plan: PushPlan,
         proposals: Proposals,
+        catalogue: Catalogue,
     ) -> None:
         self._gateway, self._retrying, self._plan = gateway, retrying, plan
-        self._proposals = proposals
+        self._proposals, self._catalogue = proposals, catalogue
         self._assignees = user_ids(gateway, plan.assignees)
         self.labels: dict[str, RemoteLabel] = {}
         self._project_id = 0
@@ -113,22 +115,18 @@ class Shipment:
             tasks.setdefault(task.key, []).append(task)
         return tasks
 
-    def task(
-        self, planned: PlannedTask, known: Sequence[RemoteTask], paths: Mapping[str, Path]
-    ) -> PushedTask:
+    def task(self, planned: PlannedTask, known: Sequence[RemoteTask]) -> PushedTask:
         """One task with its frames and masks, whatever an earlier attempt left behind."""
         attempts: list[Sequence[RemoteTask]] = [known]
 
         def attempt() -> PushedTask:
             found = attempts.pop() if attempts else self.existing().get(planned.key, [])
-            return self._make(planned, found, paths)
+            return self._make(planned, found)
 
         done: PushedTask = self._retrying()(attempt)
         return done
 
-    def _make(
-        self, planned: PlannedTask, found: Sequence[RemoteTask], paths: Mapping[str, Path]
-    ) -> PushedTask:
+    def _make(self, planned: PlannedTask, found: Sequence[RemoteTask]) -> PushedTask:
         whole = [task for task in found if self._is_whole(task, planned)]
         kept = self.settle(planned.key, found, whole)
         is_new = kept is None
@@ -137,11 +135,12 @@ class Shipment:
                 self._project_id,
                 planned.name,
                 self._plan.task_link(planned),
-                {name: paths[name] for name in planned.frames},
+                frame_paths(planned.frames, self._catalogue),
                 self._plan.frames_per_job,
                 self._plan.options,
             )
         names = self._gateway.frame_names(kept.id)
+        names = planned.frames if names == planned.frames else names  # kept once
         if is_new and not self._is_the_same(names, planned):
             raise DataError(
                 f"task {kept.id} {planned.name!r}: CVAT has other frames than were sent; "

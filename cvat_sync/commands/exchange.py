@@ -31,6 +31,7 @@ from cvat_sync.pulled import PulledJob
 from cvat_sync.pushed import need_pushed
 from cvat_sync.remote import RemoteLabel
 from cvat_sync.settings import ExchangeConfig, read_access, read_exchange
+from cvat_sync.work import read_work
 
 _SHOWN = 5
 
@@ -85,7 +86,7 @@ def push(number: int, home: Path | None, conf: Path, dry_run: bool, as_json: boo
             pushed = push_round(
                 folder,
                 plan,
-                folder.manifest(),
+                read_work(folder),
                 gateway,
                 url=access.url,
                 retrying=retrying,
@@ -104,7 +105,7 @@ def push(number: int, home: Path | None, conf: Path, dry_run: bool, as_json: boo
 
 def _plan(folder: RoundFolder, config: ExchangeConfig) -> PushPlan:
     proposals = Proposals(folder.file("proposals.coco.json"))
-    manifest = folder.manifest()
+    manifest = read_work(folder)
     cines = runs(manifest, Catalogue(folder.home)) if config.form == "cines" else ()
     return plan_push(manifest, folder.manifest_sha256(), proposals, config, cines)
 

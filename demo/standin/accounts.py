@@ -3,9 +3,9 @@
 import hashlib
 import hmac
 import secrets
-from collections.abc import Awaitable, Callable
 
 from fastapi import APIRouter, Request, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from demo.standin.replies import RefusalError, json_body, page, reply, select
 from demo.standin.store import Record, Store, now
@@ -112,22 +112,22 @@ def authenticate(store: Store, request: Request) -> Record:
     return session
 
 
-def gate(
-    store: Store,
-) -> Callable[[Request, Callable[[Request], Awaitable[Response]]], Awaitable[Response]]:
-    """HTTP middleware that lets only known users reach the API."""
+class Gate:
+    """ASGI middleware that lets only known users reach the API."""
 
-    async def check(
-        request: Request, call_next: Callable[[Request], Awaitable[Response]]
-    ) -> Response:
-        if request.url.path not in _OPEN_PATHS:
+    def __init__(self, app: ASGIApp, store: Store) -> None:
+        self._app, self._store = app, store
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request for whom it is from, or refuse it."""
+        if scope["type"] == "http" and scope["path"] not in _OPEN_PATHS:
             try:
-                request.state.user = authenticate(store, request)
+                user = authenticate(self._store, Request(scope))
             except RefusalError as refusal:
-                return reply(refusal.body, refusal.status)
-        return await call_next(request)
-
-    return check
+                await reply(refusal.body, refusal.status)(scope, receive, send)
+                return
+            scope.setdefault("state", {})["user"] = user
+        await self._app(scope, receive, send)
 
 
 def routes(store: Store) -> APIRouter:

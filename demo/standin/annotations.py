@@ -89,6 +89,15 @@ def _complete(kind: str, item: Record, known: Attributes) -> str:
     return json.dumps(body, separators=(",", ":"))
 
 
+def _with_id(number: int, text: str) -> str:
+    return f'{{"id":{number},{text[1:]}'
+
+
+def _document(items: dict[str, list[str]]) -> str:
+    lists = (f'"{kind}":[{",".join(items[kind])}]' for kind in KINDS)
+    return '{"version":0,' + ",".join(lists) + "}"
+
+
 class Scope:
     """The annotations of one task or one job, and how frames find their job."""
 
@@ -100,15 +109,14 @@ class Scope:
 
     def read(self) -> str:
         """All annotations as JSON, newest first: not in frame order."""
-        parts = []
+        found: dict[str, list[str]] = {}
         for kind in KINDS:
             rows = self.store.rows(
                 f"SELECT id, body FROM {kind} WHERE {self._where} ORDER BY id DESC",  # noqa: S608
                 *self.job_ids,
             )
-            items = ",".join(f'{{"id":{row["id"]},{row["body"][1:]}' for row in rows)
-            parts.append(f'"{kind}":[{items}]')
-        return '{"version":0,' + ",".join(parts) + "}"
+            found[kind] = [_with_id(row["id"], row["body"]) for row in rows]
+        return _document(found)
 
     def _job_of(self, frame: int) -> int | None:
         for job in self.jobs:
@@ -116,9 +124,9 @@ class Scope:
                 return int(job["id"])
         return None if self.drops or not self.jobs else self.job_ids[0]
 
-    def create(self, body: Record) -> Record:
-        """Store annotations under new ids; those outside a task's frames are dropped."""
-        made: Record = {"version": 0, **{kind: [] for kind in KINDS}}
+    def create(self, body: Record) -> str:
+        """Store annotations under new ids, as JSON; those outside a task's frames are dropped."""
+        made: dict[str, list[str]] = {kind: [] for kind in KINDS}
         touched = set()
         for kind in KINDS:
             for item in body.get(kind) or []:
@@ -136,10 +144,10 @@ class Scope:
                     int(item["frame"]),
                     text,
                 )
-                made[kind].append({"id": new_id, **json.loads(text)})
+                made[kind].append(_with_id(new_id, text))
                 touched.add(job_id)
         touch_jobs(self.store, touched)
-        return made
+        return _document(made)
 
     def clear(self) -> None:
         """Delete everything in the scope."""
@@ -147,7 +155,7 @@ class Scope:
             self.store.run(f"DELETE FROM {kind} WHERE {self._where}", *self.job_ids)  # noqa: S608
         touch_jobs(self.store, set(self.job_ids))
 
-    def replace(self, body: Record) -> Record:
+    def replace(self, body: Record) -> str:
         """Delete everything, then create: ids are new even for what did not change."""
         self.clear()
         return self.create(body)
@@ -210,9 +218,10 @@ def routes(store: Store) -> APIRouter:
     def change(make: Callable[[], Scope], method: str, action: str, body: Record) -> Response:
         with store.transaction():
             scope = make()
-            if method == "PUT":
-                return reply(scope.replace(body))
-            act = {"create": scope.create, "update": scope.update, "delete": scope.delete}
+            if method == "PUT" or action == "create":
+                made = scope.replace(body) if method == "PUT" else scope.create(body)
+                return Response(made, media_type="application/json")
+            act = {"update": scope.update, "delete": scope.delete}
             if action not in act:
                 raise RefusalError(400, 'Please specify a correct "action" for the request')
             return reply(act[action](body))

@@ -119,7 +119,7 @@ def create_app(settings: Settings, on_ready: Callable[[], None] | None = None) -
         background.routes(store),
     ):
         app.include_router(router)
-    app.middleware("http")(accounts.gate(store))
+    app.add_middleware(accounts.Gate, store=store)
     if settings.latency_ms or settings.fault_rate or settings.hang_rate:
         app.add_middleware(
             Faults,

@@ -139,17 +139,22 @@ def routes(store: Store, background: Background) -> APIRouter:
     async def keep_files(task_id: int, request: Request) -> Record:
         fields: Record = {}
         async with request.form(max_files=_MAX_FILES) as form:
+            sent = []
             for key, part in form.multi_items():
                 if not isinstance(part, UploadFile):
                     fields[key] = part
-                    continue
-                if not key.startswith("client_files"):
-                    continue
-                name = _claim(store, task_id, part.filename or "")
-                target = store.media_dir(task_id) / name
-                with target.open("wb") as out:
-                    await run_in_threadpool(shutil.copyfileobj, part.file, out)
+                elif key.startswith("client_files"):
+                    sent.append(part)
+            await run_in_threadpool(keep, task_id, sent)
         return fields
+
+    def keep(task_id: int, sent: list[UploadFile]) -> None:
+        folder = store.media_dir(task_id)
+        with store.transaction():  # all of a request's files are taken, or none
+            names = [_claim(store, task_id, part.filename or "") for part in sent]
+        for name, part in zip(names, sent, strict=True):
+            with (folder / name).open("wb") as out:
+                shutil.copyfileobj(part.file, out)
 
     def begin_tus(task_id: int, request: Request) -> Response:
         filename = _decode_metadata(request.headers.get("upload-metadata", "")).get("filename", "")

@@ -171,3 +171,13 @@ def test_the_bytes_a_function_receives_are_the_bytes_stored(catalogue: Catalogue
     catalogue.add(case(), {0: PNG})
     sent = base64.b64encode(catalogue.frame_path(case().ref).read_bytes())
     assert read_png(base64.b64decode(sent)).spacing == SPACING
+
+
+def test_several_cases_come_in_the_order_asked_for(catalogue: Catalogue) -> None:
+    for case_id in ("c1", "c2", "c3"):
+        catalogue.add(case(case_id), {0: PNG})
+    assert [one.case_id for one in catalogue.several(["c3", "c1", "c3"])] == ["c3", "c1", "c3"]
+    assert catalogue.several(["c2"]) == (catalogue.get("c2"),)
+    assert catalogue.several([]) == ()
+    with pytest.raises(StateError, match="case c9 is not in the catalogue"):
+        catalogue.several(["c1", "c9"])

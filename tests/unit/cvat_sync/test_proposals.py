@@ -6,7 +6,7 @@ import pytest
 
 from casebook.annotations import read_annotations
 from casebook.errors import DataError, StateError
-from cvat_sync import proposals as module
+from cvat_sync import pieces as module
 from cvat_sync.proposals import Proposals
 from tests.fakes.cvat_round import make_round
 
