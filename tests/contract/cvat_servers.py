@@ -19,12 +19,16 @@ USER, PASSWORD = "expert", "secret-word"
 
 
 @contextmanager
-def standin(folder: Path, *options: str) -> Iterator[Access]:
-    """A running stand-in and how to reach it."""
+def standin(
+    folder: Path, *options: str, started: list["subprocess.Popen[bytes]"] | None = None
+) -> Iterator[Access]:
+    """A running stand-in and how to reach it; its process goes into `started`, to be killed."""
     port_file = folder / "port"
     command = [sys.executable, "-m", "demo.standin", "--port", "0", "--data", str(folder / "data")]
     command += ["--port-file", str(port_file), "--user", f"{USER}:{PASSWORD}", "--token", TOKEN]
     process = subprocess.Popen([*command, *options], stderr=subprocess.DEVNULL)
+    if started is not None:
+        started.append(process)
     try:
         deadline = time.monotonic() + START_S
         while not port_file.exists():

@@ -1,15 +1,19 @@
 """A server that fails, hangs, goes away or changes its mind: the same end, or one honest line."""
 
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from tenacity import wait_none
 
 from bench.cvat import AIMS, Tally, kill_figures, pull_figures, there_and_back
 from casebook.errors import AccessError, RemoteError, UnreachableError
@@ -21,6 +25,7 @@ from cvat_sync.gateway import CvatGateway
 from cvat_sync.plan import PushPlan, plan_push
 from cvat_sync.proposals import Proposals
 from cvat_sync.pushed import need_pushed
+from cvat_sync.remote import RemoteAnnotations
 from cvat_sync.settings import Access
 from tests.contract.cvat_rounds import CONFIG, complete, end_state, pull_it, push_it
 from tests.contract.cvat_servers import PASSWORD, TOKEN, USER, standin
@@ -61,12 +66,12 @@ def test_kills_at_random_instants_leave_nothing_twice_lost_or_torn() -> None:
 
 
 class Ending:
-    """A gateway whose server, at the n-th task, refuses the token or is gone."""
+    """A gateway whose server comes to an end just before the second task."""
 
-    def __init__(self, gateway: CvatGateway, problem: RemoteError) -> None:
-        self._gateway, self._problem = gateway, problem
+    def __init__(self, gateway: CvatGateway, end: Callable[[], object]) -> None:
+        self._gateway, self._end = gateway, end
         self._lock = threading.Lock()
-        self._left = 1
+        self._made = 0
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._gateway, name)
@@ -75,48 +80,133 @@ class Ending:
 
         def once(*args: Any, **options: Any) -> Any:
             with self._lock:
-                self._left -= 1
-                if self._left < 0:
-                    raise self._problem
+                self._made += 1
+                if self._made == 2:
+                    self._end()
             return method(*args, **options)
 
         return once
 
 
+def withdraw_tokens(server: Path) -> None:
+    """What an administrator does, or a token's last day."""
+    with closing(sqlite3.connect(server / "data" / "standin.sqlite", timeout=30)) as store, store:
+        store.execute("DELETE FROM tokens")
+
+
 def test_a_token_that_expires_on_the_way_keeps_what_was_done(
     folder: RoundFolder, small_plan: PushPlan, tmp_path: Path
 ) -> None:
-    with standin(tmp_path / "server") as access, CvatGateway(access) as gateway:
-        ending = Ending(gateway, AccessError("create task: CVAT refused the credentials (401)"))
-        with pytest.raises(AccessError, match="refused"):
+    server = tmp_path / "server"
+    with standin(server) as access, CvatGateway(access) as gateway:
+        ending = Ending(gateway, lambda: withdraw_tokens(server))
+        with pytest.raises(AccessError, match=r"refused the credentials .401.*so far is kept"):
             push_it(folder, small_plan, ending, access)
-        kept = {task.id for task in gateway.tasks(gateway.projects()[0].id)}
-        pushed = push_it(folder, small_plan, gateway, access)
-        assert kept <= {task.task_id for task in pushed.tasks}
-        complete(access, gateway, pushed)
-    with standin(tmp_path / "server") as access:  # the same data, other address
-        with (
-            pytest.raises(AccessError, match="refused the credentials"),
-            CvatGateway(access.with_(token="expired")) as gateway,
-        ):
-            pull_it(folder, pushed, gateway)
+        assert not folder.has("pushed.json")
+        again = Access(url=access.url, user=USER, password=PASSWORD)
+        with CvatGateway(again) as entered:
+            kept = {task.id for task in entered.tasks(entered.projects()[0].id) if task.n_frames}
+            pushed = push_it(folder, small_plan, entered, again)
+            assert kept <= {task.task_id for task in pushed.tasks}
+    with standin(server) as access:  # the same data, other address; the token is given anew
         with CvatGateway(access) as gateway:
-            assert pull_it(folder, pushed, gateway).corrections.count("accepted") == 4
+            complete(access, gateway, pushed)
+            withdraw_tokens(server)
+            with pytest.raises(AccessError, match="refused the credentials"):
+                pull_it(folder, pushed, gateway)
+        again = Access(url=access.url, user=USER, password=PASSWORD)
+        with CvatGateway(again) as entered:
+            assert pull_it(folder, pushed, entered).corrections.count("accepted") == 4
 
 
 def test_a_server_that_goes_away_on_the_way_is_told_and_the_next_push_resumes(
     folder: RoundFolder, small_plan: PushPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "ATTEMPTS", 2)
-    with standin(tmp_path / "server") as access, CvatGateway(access) as gateway:
-        ending = Ending(gateway, UnreachableError("no answer from CVAT"))
-        with pytest.raises(UnreachableError, match="no answer"):
+    started: list[subprocess.Popen[bytes]] = []
+    with standin(tmp_path / "server", started=started) as access, CvatGateway(access) as gateway:
+
+        def kill() -> None:
+            started[0].kill()
+            started[0].wait()
+
+        ending = Ending(gateway, kill)
+        with pytest.raises(UnreachableError, match="no answer from CVAT at http"):
             push_it(folder, small_plan, ending, access)
         assert not folder.has("pushed.json")
+    (tmp_path / "server" / "port").unlink()  # which a killed server leaves
     with standin(tmp_path / "server") as access, CvatGateway(access) as gateway:
         pushed = push_it(folder, small_plan, gateway, access)
         expected = {task.key: (len(task.frames), task.masks) for task in small_plan.tasks}
         assert end_state(gateway, pushed.project_id) == expected
+
+
+class Scripted:
+    """An HTTP server that gives one answer for ever, and counts how often it was asked."""
+
+    def __init__(self, status: int) -> None:
+        self.asked = 0
+        told = self
+
+        class Requests(BaseHTTPRequestHandler):
+            def answer(self) -> None:
+                told.asked += 1
+                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                self.send_response(status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            do_GET = do_POST = do_PUT = answer  # noqa: N815 - http.server's names
+
+            def log_message(self, *_: object) -> None:
+                """Stay silent."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Requests)
+        self.access = Access(url=f"http://127.0.0.1:{self.server.server_port}", token=TOKEN)
+
+
+@pytest.mark.parametrize(
+    ("status", "reads", "writes", "sends"),
+    [
+        pytest.param(400, 1, 1, 1, id="refused"),
+        pytest.param(401, 1, 1, 1, id="credentials"),
+        pytest.param(404, 1, 1, 1, id="not there"),
+        pytest.param(409, 1, 1, 1, id="conflict"),
+        pytest.param(429, 3, 3, 1, id="too many requests"),
+        pytest.param(500, 3, 1, 1, id="a server's bug"),
+        pytest.param(502, 3, 3, 1, id="bad gateway"),
+        pytest.param(503, 3, 3, 1, id="busy"),
+        pytest.param(504, 3, 3, 1, id="gateway timeout"),
+    ],
+)
+def test_only_what_may_pass_is_tried_again_and_only_where_it_does_no_harm(
+    status: int, reads: int, writes: int, sends: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ATTEMPTS", 3)
+    monkeypatch.setattr(module, "wait_random_exponential", lambda **_: wait_none())
+    scripted = Scripted(status)
+    thread = threading.Thread(target=scripted.server.serve_forever, args=(0.02,))
+    thread.start()
+    gateway = CvatGateway(scripted.access)
+    actions: dict[str, Callable[[], object]] = {
+        "read": lambda: gateway.read("read", "/api/tasks/1"),
+        "replace": lambda: gateway.replace_annotations(1, RemoteAnnotations()),
+        "send": lambda: gateway.send("send", "POST", "/api/issues", {}),
+        "create": lambda: gateway.create_task(1, "name", "key", {}, 5),
+    }
+    asked = {}
+    try:
+        for name, action in actions.items():
+            scripted.asked = 0
+            with pytest.raises(RemoteError, match=f"{scripted.access.url}.*{status}"):
+                action()
+            asked[name] = scripted.asked
+    finally:
+        gateway.close()
+        scripted.server.shutdown()
+        thread.join()
+        scripted.server.server_close()
+    assert asked == {"read": reads, "replace": writes, "send": sends, "create": sends}
 
 
 @pytest.fixture
