@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 from tenacity import wait_none
 
-from bench.cvat import AIMS, Tally, kill_figures, pull_figures, there_and_back
+from bench.cvat import AIMS, Tally, kill_figures, memory_figures, pull_figures, there_and_back
 from casebook.errors import AccessError, RemoteError, UnreachableError
 from casebook.home import locked
 from casebook.rounds import RoundFolder
@@ -312,4 +312,8 @@ def test_the_bench_measures_what_it_names_and_checks_the_answers() -> None:
     figures = pull_figures(quick=True)
     assert set(figures) == {"pull_client_cpu_ratio", "pull_cpu_ms_per_mask"}
     assert all(value is not None and value > 0 for value in figures.values())
-    assert "pull_client_cpu_ratio" in AIMS
+    figures = memory_figures(quick=True)
+    assert set(figures) == {"rss_10k_over_400", "rss_mb"}
+    assert figures["rss_10k_over_400"] is not None
+    assert figures["rss_10k_over_400"] <= 1.1
+    assert {"pull_client_cpu_ratio", "rss_10k_over_400"} <= set(AIMS)
