@@ -5,7 +5,8 @@ test patients for all. Every strategy starts from the same cases drawn at random
 trained on them; then it chooses some more, an expert draws them (the truth), and training goes on
 from the last model on all cases so far, the same steps for all. Selection, proposals, descriptors
 and training are the rounds' own; the promotion gate and CVAT are left out. The base is the shipped
-tiny one, with few steps: what is compared is the order of cases, not how good a model gets.
+tiny one with its encoder frozen, and steps are few: what is compared is the order of cases, not how
+good a model gets.
 
 `target_iou` is what random selection reaches with the whole budget, mean over seeds.
 `cases_to_iou_*`: cases at which the IoU with box on the test cases passes it, between two rounds by
@@ -34,7 +35,7 @@ from angio.phantoms.scene import draw_patient
 from angio.rendering import render
 from bench.harness import run
 from casebook import masks
-from casebook.annotations import AnnotationSetBuilder, Origin, write_annotations
+from casebook.annotations import AnnotationSet, AnnotationSetBuilder, Origin, write_annotations
 from casebook.cases import Case, DeidRecord, Split
 from casebook.catalogue import Catalogue, png_bytes
 from casebook.documents import sha256_of
@@ -74,7 +75,7 @@ train:
   seed: {seed}
   checkpoint_every: 1000
   processes: 1
-  lora: {{rank: 8, alpha: 16, targets: [vit, mask_decoder], whole: [neck, mask_heads]}}
+  lora: {{rank: 8, alpha: 16, targets: [mask_decoder], whole: [neck, mask_heads]}}
 """
 
 
@@ -100,17 +101,21 @@ class Size:
         return self.start + self.more * (self.rounds - 1)
 
 
-FULL = Size(seeds=(1, 2, 3), patients=20, test_patients=8, start=8, more=8, rounds=3, steps=30)
+FULL = Size(seeds=(1, 2, 3), patients=16, test_patients=8, start=8, more=8, rounds=3, steps=30)
 QUICK = Size(seeds=(1,), patients=3, test_patients=1, start=3, more=2, rounds=2, steps=1)
 
 
-def add_patients(catalogue: Catalogue, seed: int, numbers: Sequence[int], split: Split) -> None:
-    """Cases with the truth beside them, which only who draws and who scores may read."""
+Drawn = tuple[Case, bytes, AnnotationSet]
+"""A case, its picture, and the truth, which only who draws and who scores may read."""
+
+
+def draw_cases(seed: int, numbers: Sequence[int], split: Split) -> list[Drawn]:
+    """Four cases of each patient."""
+    found = []
     for number in numbers:
         rng = np.random.default_rng([PHANTOM_VERSION, 77, seed, number])
         for order, view in enumerate(draw_patient(rng)):
-            frames = [seen.frame for seen in view.outlines]
-            cine = render_cine(rng, view.scene, frames)
+            cine = render_cine(rng, view.scene, [seen.frame for seen in view.outlines])
             for which, seen in enumerate(view.outlines):
                 payload = png_bytes(render(cine[which]))
                 x1, y1, x2, y2 = rough_box(rng, masks.box_of(seen.bitmap), seen.bitmap.shape)
@@ -132,7 +137,14 @@ def add_patients(catalogue: Catalogue, seed: int, numbers: Sequence[int], split:
                 builder = AnnotationSetBuilder(LABELS)
                 image_id = builder.add_image(case.ref, seen.bitmap.shape, status="ok")
                 builder.add_mask(image_id, LABEL, masks.encode(seen.bitmap), Origin.HUMAN)
-                catalogue.add(case, {0: payload}, annotations=builder.build())
+                found.append((case, payload, builder.build()))
+    return found
+
+
+def scored_cases(size: Size) -> list[Drawn]:
+    """The test patients of all seeds, and the one validation patient a round must have."""
+    test = draw_cases(TEST_SEED, range(size.test_patients), Split.TEST)
+    return [*test, *draw_cases(TEST_SEED, [size.test_patients], Split.VAL)]
 
 
 def write_conf(folder: Path, size: Size, seed: int) -> Path:
@@ -175,14 +187,15 @@ def one_round(home: Home, conf: Path, number: int, overrides: tuple[str, ...]) -
     return found
 
 
-def curves_of(seed: int, size: Size, root: Path) -> Iterator[tuple[str, list[float]]]:
+def curves_of(
+    seed: int, size: Size, scored: Sequence[Drawn], root: Path
+) -> Iterator[tuple[str, list[float]]]:
     """The IoU after each round, for each strategy."""
     conf = write_conf(root / "conf", size, seed)
     start = Home(root / "start")
     catalogue = Catalogue(start)
-    add_patients(catalogue, seed, range(size.patients), Split.TRAIN)
-    add_patients(catalogue, TEST_SEED, range(size.test_patients), Split.TEST)
-    add_patients(catalogue, TEST_SEED, [size.test_patients], Split.VAL)
+    for case, payload, truth in (*draw_cases(seed, range(size.patients), Split.TRAIN), *scored):
+        catalogue.add(case, {0: payload}, annotations=truth)
     first = one_round(start, conf, 1, ())
     for strategy, settings in STRATEGIES.items():
         home = Home(root / strategy)
@@ -252,9 +265,10 @@ def measure(quick: bool) -> dict[str, float | None]:
     torch.set_num_threads(1)
     size = QUICK if quick else FULL
     curves: dict[str, list[list[float]]] = {name: [] for name in STRATEGIES}
+    scored = scored_cases(size)
     for seed in size.seeds:
         with tempfile.TemporaryDirectory() as root:
-            for strategy, curve in curves_of(seed, size, Path(root)):
+            for strategy, curve in curves_of(seed, size, scored, Path(root)):
                 curves[strategy].append(curve)
     return figures_of(curves, size)
 
