@@ -119,6 +119,17 @@ def to_cvat(bitmap: Bool[np.ndarray, "h w"]) -> list[int]:
     return [*run_lengths.of_rows(bitmap, box).tolist(), *box]
 
 
+def cvat_points(mask: Mask) -> list[int]:
+    """A mask as the `points` of a CVAT mask shape, without its whole bitmap.
+
+    Raises:
+        MaskError: nothing is set.
+    """
+    box = mask.box_xyxy
+    crop = run_lengths.crop_of_columns(mask.runs, mask.hw, box)
+    return [*run_lengths.of_flat(crop.reshape(-1)).tolist(), *box]
+
+
 def _corners(points: Sequence[float | int], hw: tuple[int, int]) -> Box:
     corners = [float(value) for value in points[-4:]]
     if any(value != value or value in (np.inf, -np.inf) for value in corners):

@@ -149,6 +149,23 @@ def from_columns(
 ) -> Bool[np.ndarray, "h w"]:
     """The bitmap of runs down the columns of the whole image.
 
+    Args:
+        runs: They must fill the image.
+        hw: Height and width of the image.
+        box: What `column_box` says of these runs.
+    """
+    bitmap = np.zeros(hw, dtype=bool)
+    if box is not None:
+        x1, y1, x2, y2 = box
+        bitmap[y1 : y2 + 1, x1 : x2 + 1] = crop_of_columns(runs, hw, box)
+    return bitmap
+
+
+def crop_of_columns(
+    runs: Int32[np.ndarray, "r"], hw: tuple[int, int], box: Box
+) -> Bool[np.ndarray, "b c"]:
+    """What lies in the box of runs down the columns of the whole image.
+
     Every edge is marked where it lies and the marks are carried down, eight columns at a time;
     this never holds the picture on its side.
 
@@ -158,17 +175,14 @@ def from_columns(
         box: What `column_box` says of these runs.
     """
     height, width = hw
-    bitmap = np.zeros(hw, dtype=bool)
-    if box is None:
-        return bitmap
     x1, y1, x2, y2 = box
     edges = np.cumsum(runs, dtype=np.int32)[: runs.size // 2 * 2].reshape(-1, 2)
     columns = edges[:, 0] // np.int32(height)
     last_columns = (edges[:, 1] - np.int32(1)) // np.int32(height)
     if (columns != last_columns).any() or not runs[1:].all():
         # A run goes on in the next column, or two marks would fall in one place.
-        bitmap[:] = filled(runs, height * width).reshape(width, height).T
-        return bitmap
+        whole = filled(runs, height * width).reshape(width, height).T
+        return whole[y1 : y2 + 1, x1 : x2 + 1]
     stride = (x2 - x1 + 8) // 8 * 8
     # Pixel (row, column) of the box lies at row × stride + column of the marks.
     offsets = columns.astype(np.int64) * (height * stride - 1) + (y1 * stride + x1)
@@ -176,8 +190,7 @@ def from_columns(
     marks.reshape(-1)[edges.astype(np.int64) * stride - offsets[:, None]] = True
     words = marks.view(np.uint64)
     np.bitwise_xor.accumulate(words, axis=0, out=words)
-    bitmap[y1 : y2 + 1, x1 : x2 + 1] = marks[:-1, : x2 - x1 + 1]
-    return bitmap
+    return marks[:-1, : x2 - x1 + 1]
 
 
 def from_text(text: str) -> Int64[np.ndarray, "r"]:

@@ -243,7 +243,7 @@ def shape_of(entry: CocoAnnotation, frame: int, label: RemoteLabel) -> RemoteSha
         frame=frame,
         label_id=label.id,
         type="mask",
-        points=masks.to_cvat(masks.decode(entry.mask)),
+        points=masks.cvat_points(entry.mask),
         source="manual" if entry.origin in _BY_HAND else "auto",
         score=score,
         attributes={

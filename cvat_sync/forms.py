@@ -39,22 +39,26 @@ class Form:
         files = sum(len(one.head) + one.n_bytes + len(_END) for one in self.files)
         return len(self.head) + files + len(self.tail)
 
-    def pieces(self) -> Iterator[bytes]:
-        """The form; each file is read when its turn comes.
+    def pieces(self) -> Iterator[bytes | memoryview]:
+        """The form; each file is read when its turn comes, over the one before it.
 
         Raises:
             DataError: a file has another length than was announced.
         """
-        yield self.head
+        buffer = memoryview(bytearray(max((one.n_bytes for one in self.files), default=0) + 1))
+        before = self.head
         for one in self.files:
-            payload = one.path.read_bytes()
-            if len(payload) != one.n_bytes:
+            with one.path.open("rb", buffering=0) as stream:
+                found = stream.readinto(buffer[: one.n_bytes + 1])
+            if found != one.n_bytes:
                 raise DataError(
-                    f"{one.path.name} has {len(payload)} bytes and had {one.n_bytes} when its "
+                    f"{one.path.name} no longer has the {one.n_bytes} bytes it had when its "
                     "sending began; let nothing write there, then run again"
                 )
-            yield b"".join((one.head, payload, _END))
-        yield self.tail
+            yield before + one.head
+            yield buffer[:found]
+            before = _END
+        yield before + self.tail
 
 
 def form(values: Mapping[str, object], files: Mapping[str, Path]) -> Form:

@@ -71,7 +71,7 @@ class ExchangeConfig(Document):
     frames_per_task: int = Field(default=25, ge=1)
     frames_per_job: int = Field(default=5, ge=1)
     """What one annotator takes at a time."""
-    parallel: int = Field(default=8, ge=1, le=16)
+    parallel: int = Field(default=10, ge=1, le=16)
     """Tasks uploaded at the same time."""
     assignees: tuple[str, ...] = ()
     """User names in CVAT; jobs go to them in turn."""

@@ -47,7 +47,7 @@ def shape_of(mask: ProposedMask, frame: int, label: RemoteLabel) -> RemoteShape:
         frame=frame,
         label_id=label.id,
         type="mask",
-        points=masks.to_cvat(masks.decode(annotation.mask)),
+        points=masks.cvat_points(annotation.mask),
         source="auto",
         score=score,
         attributes={

@@ -52,6 +52,16 @@ def test_coco_text_is_what_pycocotools_writes(bitmap: np.ndarray) -> None:
 
 
 @given(bitmap=filled)
+def test_a_mask_and_its_bitmap_are_the_same_shape_in_cvat(bitmap: np.ndarray) -> None:
+    assert masks.cvat_points(masks.encode(bitmap)) == masks.to_cvat(bitmap)
+
+
+def test_an_empty_mask_is_no_shape_in_cvat() -> None:
+    with pytest.raises(MaskError, match="mask is empty"):
+        masks.cvat_points(masks.encode(np.zeros((4, 5), dtype=bool)))
+
+
+@given(bitmap=filled)
 def test_cvat_points_are_what_the_sdk_writes_and_reads(bitmap: np.ndarray) -> None:
     ours = masks.to_cvat(bitmap)
     assert ours == encode_mask(bitmap)
