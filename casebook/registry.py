@@ -142,8 +142,9 @@ class Registry:
         """
         with self.changing():
             self.verify(model_id)
-            write_bytes(self.home.models / "promoted", f"{model_id}\n".encode())
+            # First the line: a kill in between leaves a promotion told twice, never one untold.
             self.home.audit("promote", model_id, reason)
+            write_bytes(self.home.models / "promoted", f"{model_id}\n".encode())
 
     @contextmanager
     def changing(self) -> Iterator[None]:
@@ -169,8 +170,8 @@ class Registry:
         with self.changing():
             if not (self.home.models / "released" / version / "manifest.json").is_file():
                 raise ModelError(f"bundle {version} is not in models/released; export it first")
-            write_bytes(self.home.models / "released" / "current", f"{version}\n".encode())
             self.home.audit("release", version, reason)
+            write_bytes(self.home.models / "released" / "current", f"{version}\n".encode())
 
 
 def _read_pointer(path: Path) -> str | None:

@@ -4,6 +4,9 @@ The embedded broker forgets a message the moment a worker takes it, so the reque
 worker resumes after a kill. Knows no queue and no step.
 """
 
+import errno
+import logging
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -17,6 +20,10 @@ from casebook.rounds import RoundFolder
 
 REQUEST = "request.json"
 FAILED = "failed.json"
+SYSTEM_EXIT = 74
+"""The exit code of a refusal by the system, as of other commands. Source: BSD sysexits.h."""
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_log = logging.getLogger(__name__)
 MAX_RESUMPTIONS = 3
 """A step that lost its worker this often in a row is not tried again."""
 
@@ -105,20 +112,41 @@ def finish(folder: RoundFolder, step: str) -> None:
 
 
 def fail(folder: RoundFolder, step: str, problem: BaseException) -> None:
-    """Write why a step failed and drop the request."""
-    known = isinstance(problem, AngioloopError)
-    message = str(problem) if known else f"{type(problem).__name__}: {problem}"
-    write_document(
-        folder.file(FAILED),
-        Failure(
-            step=step,
-            message=message,
-            kind=type(problem).__name__,
-            exit_code=problem.exit_code if isinstance(problem, AngioloopError) else 1,
-            at=datetime.now(UTC),
-        ),
+    """Write why a step failed and drop the request, also where nothing can be written any more."""
+    found = Failure(
+        step=step,
+        message=_said(folder, problem),
+        kind=type(problem).__name__,
+        exit_code=_exit_code(problem),
+        at=datetime.now(UTC),
     )
-    folder.file(REQUEST).unlink(missing_ok=True)
+    try:
+        write_document(folder.file(FAILED), found)
+    except OSError as refused:
+        _log.error("round %02d: %s cannot be written: %s", folder.number, FAILED, refused)
+    finally:
+        folder.file(REQUEST).unlink(missing_ok=True)
+
+
+def _said(folder: RoundFolder, problem: BaseException) -> str:
+    """What a follower is told."""
+    if isinstance(problem, AngioloopError):
+        return str(problem)
+    if isinstance(problem, OSError) and problem.errno in _NO_ROOM:
+        free_mb = shutil.disk_usage(folder.home.root).free / 1e6
+        where = f"{problem.filename}: " if problem.filename else ""
+        return (
+            f"{where}{problem.strerror} ({free_mb:.0f} MB are free under {folder.home.root}). Make "
+            "room (`trainer prune --dry-run` shows what may go) and run the same command again; "
+            "finished steps and the last checkpoint are kept"
+        )
+    return f"{type(problem).__name__}: {problem}"
+
+
+def _exit_code(problem: BaseException) -> int:
+    if isinstance(problem, AngioloopError):
+        return problem.exit_code
+    return SYSTEM_EXIT if isinstance(problem, OSError) else 1
 
 
 def failure(folder: RoundFolder) -> Failure | None:

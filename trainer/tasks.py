@@ -5,6 +5,7 @@ Importing this loads torch; only the worker does.
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -66,10 +67,11 @@ def run_step(step: str, work: Work, asked: datetime | None = None) -> None:
     with locked(folder.file(".lock"), f"round {folder.number:02d}", timeout_s=LOCK_WAIT_S):
         if asked is not None and cancellation.is_cancelled(folder, asked):
             raise cancellation.close(folder) or cancellation.error(folder)
-        requests.begin(folder, step, work.conf, work.overrides)
-        folder.event(step, "started", 0.0)
         try:
-            message = STEPS[step](work)
+            requests.begin(folder, step, work.conf, work.overrides)
+            folder.event(step, "started", 0.0)
+            folder.event(step, STEPS[step](work), 1.0)
+            requests.finish(folder, step)
         except CancelledError:
             folder.event(step, "called off")
             cancellation.close(folder)
@@ -77,10 +79,9 @@ def run_step(step: str, work: Work, asked: datetime | None = None) -> None:
         except Exception as problem:
             _log.exception("round %02d: %s failed", folder.number, step)
             requests.fail(folder, step, problem)
-            folder.event(step, f"failed: {problem}")
+            with suppress(OSError):  # of a full disk, which the step has told
+                folder.event(step, f"failed: {problem}")
             raise
-        folder.event(step, message, 1.0)
-        requests.finish(folder, step)
 
 
 def _register(step: str) -> Task:
