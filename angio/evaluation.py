@@ -201,7 +201,7 @@ def evaluate_case(
         case: With expert annotations.
         labels: Which label is a segment, the lesion, the tree.
         concepts: Also what the model finds on its own.
-        baseline: Also what a Frangi filter finds in the same boxes.
+        baseline: Also what a Frangi filter finds in the same boxes, of vessels alone.
         details: Also measurements of both masks, and simulated clicks.
 
     Raises:
@@ -213,14 +213,15 @@ def evaluate_case(
     truth = truth_of(annotations, labels)
     frame = catalogue.frame(case.ref)
     embedding = segmenter.embed(frame)
-    response = frangi.vesselness(frame.pixels) if baseline else None
     vessels = {label.name for label in labels.of_role("segment")}
+    filtered = baseline and bool(vessels or labels.of_role("tree"))
+    response = frangi.vesselness(frame.pixels) if filtered else None
     scores = []
     for label, bitmap in truth.segments:
         prompt = box_prompt(bitmap)
         answer = _answer(segmenter, embedding, prompt)
         ridge = None
-        if response is not None and prompt.box_xyxy is not None:
+        if response is not None and prompt.box_xyxy is not None and label in vessels:
             ridge = dice(frangi.in_box(response, prompt.box_xyxy), bitmap)
         expert = model = None
         if details and label in vessels:

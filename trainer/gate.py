@@ -58,7 +58,7 @@ def compare(
     ]
     agreed = (
         f"mean gain {overall.mean:+.3f} [{overall.low:+.3f}, {overall.high:+.3f}] on "
-        f"{overall.n} validation cases; no vessel significantly worse",
+        f"{overall.n} validation cases" + ("; no vessel significantly worse" if by_vessel else ""),
     )
     return Decision(
         candidate=candidate.model_id,

@@ -1,4 +1,4 @@
-"""Expert and model outlines on an angiogram, cropped to what is of interest."""
+"""Expert and model outlines on a picture, cropped to what is of interest."""
 
 import io
 
@@ -16,6 +16,8 @@ EXPERT_RGB, MODEL_RGB = (0, 114, 178), (230, 159, 0)
 """Okabe and Ito's blue and orange."""
 _MARGIN_PX = 24
 _SIDE_PX = 480
+_DASH_PX = 9
+"""The model's outline is dashed, so that the two differ by more than their colour."""
 
 
 def overlay_png(
@@ -47,14 +49,16 @@ def draw(
     truth: Bool[np.ndarray, "h w"],
     answer: Bool[np.ndarray, "h w"],
 ) -> bytes:
-    """The outlines of two masks on an image, cropped around them and enlarged."""
+    """The outlines of two masks on an image, the model's dashed, cropped around them, enlarged."""
     window = _window(truth | answer)
     scale = max(1, round(_SIDE_PX / max(pixels[window].shape)))
     grey = np.kron(pixels[window], np.ones((scale, scale), dtype=np.uint8))
     canvas = np.repeat(grey[:, :, None], 3, axis=2)
-    for bitmap, rgb in ((truth, EXPERT_RGB), (answer, MODEL_RGB)):
+    rows, columns = np.mgrid[: grey.shape[0], : grey.shape[1]]
+    dashes = (rows + columns) // _DASH_PX % 2 == 0
+    for bitmap, rgb, shown in ((truth, EXPERT_RGB, True), (answer, MODEL_RGB, dashes)):
         large = np.kron(bitmap[window], np.ones((scale, scale), dtype=bool))
-        canvas[large & ~ndimage.binary_erosion(large, iterations=2)] = rgb
+        canvas[large & ~ndimage.binary_erosion(large, iterations=3) & shown] = rgb
     stream = io.BytesIO()
     Image.fromarray(canvas).save(stream, "PNG", optimize=True)
     return stream.getvalue()

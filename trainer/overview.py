@@ -12,6 +12,7 @@ from casebook.documents import Document, read_document, write_bytes, write_docum
 from casebook.errors import StateError
 from casebook.home import Home
 from casebook.registry import Registry
+from casebook.rounds import RoundFolder
 from trainer.charts import gain_chart, hours_chart, iou_chart
 from trainer.page import render
 from trainer.requests import round_folders
@@ -103,8 +104,7 @@ PLAN_FASTER_PCT = {2: (45.0, 65.0), 3: (65.0, 85.0)}
 """The plan's saving of annotation time, in percent of 5 minutes a case."""
 _ELSEWHERE = (
     ("CASS classification", "85–95 %", "not measured by the rounds"),
-    ("stenosis error", "±5–10 points", "see `angioinfer` and bench qca"),
-    ("time a frame, student", "< 100 ms", "see bench student"),
+    ("time a frame, student", "< 100 ms", "python -m bench.student"),
 )
 
 
@@ -116,7 +116,8 @@ def write_overview(home: Home) -> Overview:
     """
     overview = read_overview(home)
     folder = home.root / "rounds"
-    charts = {"iou": iou_chart(overview.rounds, PLAN_IOU, _control_iou(overview))}
+    plan = PLAN_IOU if overview.expectations else {}
+    charts = {"iou": iou_chart(overview.rounds, plan, _control_iou(overview))}
     if any(report.effort for report in overview.rounds):
         charts["hours"] = hours_chart(overview.rounds)
     charts["gain"] = gain_chart(overview.rounds)
@@ -151,7 +152,7 @@ def read_overview(home: Home) -> Overview:
         created=datetime.now(UTC),
         rounds=reports,
         control=read_document(path, ControlResult) if path.exists() else None,
-        expectations=expectations(reports),
+        expectations=expectations(reports) if _is_planned(home, reports[-1].round) else (),
         lineage=tuple(
             LineageEntry(
                 model_id=card.model_id,
@@ -214,10 +215,35 @@ def expectations(reports: tuple[RoundReport, ...]) -> tuple[Expectation, ...]:
             value=dice.mean if dice else None,
         )
     )
+    rows.append(_stenosis_error(reports))
     rows += [
         Expectation(name=name, expected=expected, ours=ours) for name, expected, ours in _ELSEWHERE
     ]
     return tuple(rows)
+
+
+def _is_planned(home: Home, number: int) -> bool:
+    """Whether the plan speaks of this workspace's labels: it is about lesions."""
+    return bool(RoundFolder(home, number).manifest().labels.of_role("lesion"))
+
+
+def _stenosis_error(reports: tuple[RoundReport, ...]) -> Expectation:
+    """Diameter stenosis in the model's masks against that in the experts', last measured."""
+    found = [
+        (report.round, table)
+        for report in reports
+        for table in report.qca.tables
+        if table.unit == "points"
+    ]
+    row = Expectation(name="stenosis error", expected="±5–10 points", ours="–", high=10.0)
+    if not found:
+        return row
+    number, table = found[-1]
+    return row.with_(
+        value=table.mean_abs,
+        ours=f"{table.mean_abs:.1f} points on average, bias {table.bias.value:+.1f}, in "
+        f"{table.n} masks of round {number}",
+    )
 
 
 def _faster_pct(seconds_per_case: float) -> float:
