@@ -101,7 +101,9 @@ def queue_steps(
         kwargs["asked"] = ask(folder, steps, conf, overrides).at.isoformat()
         names = [f"angioloop.{step}" for step in steps]
         links = [app.signature(name, kwargs=kwargs, immutable=True) for name in names]
-        chain(*links, app=app).apply_async(retry=False)
+        # A connection of its own: the app keeps the first one, whichever workspace it was for.
+        with app.connection_for_write() as connection:
+            chain(*links, app=app).apply_async(retry=False, connection=connection)
     except (OperationalError, OSError) as problem:
         raise UnreachableError(
             f"the queue at {_address(folder.home)} does not answer ({problem}); start it, or unset "

@@ -28,7 +28,7 @@ from trainer.options import (
     round_option,
     set_option,
 )
-from trainer.requests import failure, pending, round_folders
+from trainer.requests import SYSTEM_EXIT, failure, pending, round_folders
 
 F = TypeVar("F", bound=Callable[..., Any])
 INTERRUPTED = 130
@@ -46,6 +46,14 @@ class Commands(click.Group):
         except AngioloopError as problem:
             click.echo(f"Error: {problem}", err=True)
             sys.exit(problem.exit_code)
+        except OSError as problem:  # disk full, no permission, a folder that went away
+            where = f"{problem.filename}: " if problem.filename else ""
+            click.echo(
+                f"Error: {where}{problem.strerror or problem}; make room or give access, then run "
+                "the same command again: what was done so far is kept",
+                err=True,
+            )
+            sys.exit(SYSTEM_EXIT)
 
 
 @click.group(cls=Commands)

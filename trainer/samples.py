@@ -12,7 +12,7 @@ from jaxtyping import Bool
 from angio import qca
 from angio.evaluation import truth_of
 from casebook import masks
-from casebook.annotations import AnnotationSet, CocoImage, read_annotations
+from casebook.annotations import AnnotationSet, CocoAnnotation, CocoImage, read_annotations
 from casebook.cases import Case, Split
 from casebook.catalogue import Catalogue
 from casebook.documents import sha256_of_file
@@ -99,6 +99,13 @@ def training_set(
     return found
 
 
+def undrawn(data: TrainingSet, labels: LabelSet) -> tuple[str, ...]:
+    """Labels of parts and objects that no mask teaches."""
+    taught = {mask.label for sample in data.samples for mask in sample.masks}
+    wanted = (*labels.of_role("segment"), *labels.of_role("object"))
+    return tuple(label.name for label in wanted if label.name not in taught)
+
+
 def validation_set(
     manifest: Manifest, catalogue: Catalogue, vessel: str | None = None
 ) -> tuple[Sample, ...]:
@@ -141,7 +148,7 @@ def _add(
         weight = share * weights.of(entry.origin)
         if weight == 0:
             continue
-        label = labels.find(annotations.label_of(entry))
+        label = _label_of(annotations, entry, image, labels)
         bitmap = masks.decode(entry.mask)
         targets = _targets(label, frame, bitmap) if measured else Targets()
         drawn.append((label, TrainMask(label.name, bitmap, weight, label.role != "tree", targets)))
@@ -151,6 +158,20 @@ def _add(
         concepts = _implied(drawn, case, labels)
         shown = tuple(mask for _, mask in drawn) + concepts
         found.samples.append(Sample(frame, shown, _absent(drawn, case, labels), image.file_name))
+
+
+def _label_of(
+    annotations: AnnotationSet, entry: CocoAnnotation, image: CocoImage, labels: LabelSet
+) -> Label:
+    """The label of a mask, as the round knows it."""
+    try:
+        return labels.find(annotations.label_of(entry))
+    except DataError as problem:
+        number = annotations.info.get("round", "?").zfill(2)
+        raise DataError(
+            f"round {number}, frame {image.file_name}: {problem}. Rename it in CVAT and pull "
+            "again with --force, or train with the label set it was drawn by"
+        ) from None
 
 
 def _targets(label: Label, frame: Frame, bitmap: Bool[np.ndarray, "h w"]) -> Targets:

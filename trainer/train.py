@@ -22,6 +22,7 @@ from trainer.samples import (
     TrainingSet,
     annotation_digests,
     training_set,
+    undrawn,
     validation_set,
 )
 from trainer.teachers import base_folder, base_id, incumbent_id
@@ -57,6 +58,9 @@ def train(work: Work) -> str:
         measured=work.config.train.heads is not None,
         replay=work.config.replay,
     )
+    missing = undrawn(data, folder.manifest().labels)
+    if missing:
+        work.progress("train", f"nobody drew {', '.join(missing)} so far: not learnt")
     config = work.config.model_dump(mode="json", exclude={"labels", "evaluate"})
     identity = [folder.manifest_sha256(), *digests, init_from, json.dumps(config, sort_keys=True)]
     model_id = f"round-{folder.number:02d}-{sha256_of('|'.join(identity).encode())[:8]}"
