@@ -91,6 +91,8 @@ class AdapterSettings(Document):
     """`lora`, or which of the base's own weights the file holds."""
     zoom: bool = False
     """Whether it was trained, and answers, with a second look in a smaller window."""
+    view_in_text: bool = False
+    """Whether concepts were learnt, and are asked for, with the view's angles in words."""
 
     @property
     def lora(self) -> LoraConfig:
@@ -225,6 +227,7 @@ def save_adapter(
     base_sha256: str | None = None,
     strategy: Strategy = "lora",
     zoom: bool = False,
+    view_in_text: bool = False,
 ) -> None:
     """Write an adapter's weights and settings, each atomically.
 
@@ -244,6 +247,7 @@ def save_adapter(
         layers=lora.layers,
         strategy=strategy,
         zoom=zoom,
+        view_in_text=view_in_text,
     )
     write_document(folder / SETTINGS, settings)
 

@@ -84,7 +84,9 @@ class TrainConfig(BaseModel):
     log_every: int = Field(10, gt=0)
     checkpoint_every: int = Field(200, gt=0)
     concept_every: int = Field(4, ge=0)
-    """Every n-th step trains the concept path; 0 never."""
+    """Every n-th step trains the concept path; 0 never, 1 every step: nothing is asked by box."""
+    hard_negatives: float = Field(0.0, ge=0, le=1)
+    """Of the concepts asked for that are not there, the share easily taken for what is."""
     accumulate: int = Field(1, gt=0)
     """Parts a batch is taken in, one after another: less memory, the same step."""
     processes: int | None = Field(None, gt=0)
@@ -95,6 +97,8 @@ class TrainConfig(BaseModel):
     """When the training ends before its last step; never when absent."""
     zoom: bool = False
     """Train for, and answer with, a second look in a window around the prompt or first answer."""
+    view_in_text: bool = False
+    """Learn, and ask for, concepts with the view's angles in words, where they are known."""
     strategy: Strategy = "lora"
     """What is changed: see `segmenter/tuning.py`; `lora` below holds for the first only."""
     lora: LoraConfig = LoraConfig()
@@ -294,6 +298,6 @@ def _lr(fraction: float, config: TrainConfig) -> float:
 def _fingerprint(config: TrainConfig) -> str:
     """The settings that decide the weights; one that is absent is as before there was such."""
     left_out = {"log_every", "checkpoint_every", "accumulate", "processes"}
-    if config.stop is None:
-        left_out.add("stop")
+    since = ("stop", "zoom", "view_in_text", "hard_negatives")
+    left_out |= {name for name in since if not getattr(config, name)}
     return json.dumps(config.model_dump(exclude=left_out), sort_keys=True)

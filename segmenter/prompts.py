@@ -14,6 +14,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from casebook.cases import View
 from casebook.protocols import Prompt
 from segmenter.interactive import BOX_END, BOX_START, INSIDE, OUTSIDE
 
@@ -61,6 +62,11 @@ class Window:
             self.x - 0.5 <= x < self.x + self.size_px - 0.5
             and self.y - 0.5 <= y < self.y + self.size_px - 0.5
         )
+
+
+def worded(concept: str, view: View | None) -> str:
+    """A concept with the view's angles in words: `mid RCA, LAO 38 cranial 0`; none when unknown."""
+    return concept if view is None else f"{concept}, {view}"
 
 
 def whole_window(hw: tuple[int, int]) -> Window:

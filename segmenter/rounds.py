@@ -223,6 +223,7 @@ def train_adapter(
             base_sha256=digest,
             strategy=config.strategy,
             zoom=laid.zoom,
+            view_in_text=config.view_in_text,
         )
         if heads is not None:
             save_heads(heads, folder)

@@ -29,6 +29,7 @@ from segmenter.prompts import (
     normalised,
     whole_window,
     window_of,
+    worded,
     zoomed_window,
 )
 
@@ -61,6 +62,8 @@ class Sample:
     """Concepts an expert would have marked if they were there: the negatives."""
     name: str = ""
     """What messages call it; nothing of a patient."""
+    similar: tuple[str, ...] = ()
+    """Those absent that are easily taken for what is there: the hard negatives."""
 
 
 class Augmentation(BaseModel):
@@ -99,6 +102,12 @@ class _Whole:
     pixels: UInt8[np.ndarray, "s s"]
     instances: Mapping[str, Bool[np.ndarray, "n s s"]]
     absent: tuple[str, ...]
+    view: View | None
+    similar: tuple[str, ...] = ()
+
+    def worded(self, concept: str, config: TrainConfig) -> str:
+        """What is asked for a concept in this frame."""
+        return worded(concept, self.view if config.view_in_text else None)
 
 
 @dataclass(frozen=True)
@@ -164,7 +173,7 @@ class RoundData:
             for window in _looks(mask, sample.frame.hw, windows)
         ]
         self._wholes = [self._whole_of(sample) for sample in samples if sample.masks]
-        if not self._crops:
+        if not self._crops and not (self._wholes and config.concept_every == 1):
             raise DataError("no mask to train on; the samples are empty, pull annotations first")
 
     @property
@@ -174,10 +183,19 @@ class RoundData:
 
     @property
     def steps_per_epoch(self) -> float:
-        """Steps in which every crop is seen once, concept steps included."""
+        """Steps in which every crop is seen once, concept steps included.
+
+        Where all steps are concept steps: in which every frame is seen once.
+        """
         interactive = len(self._crops) / self._config.batch
         every = self._config.concept_every
+        if every == 1:
+            return len(self._wholes) / self._frames_a_step
         return interactive * every / (every - 1) if every > 1 else interactive
+
+    @property
+    def _frames_a_step(self) -> int:
+        return min(len(self._wholes), max(1, self._config.batch // 2))
 
     def is_concept(self, step: int) -> bool:
         """Whether a step trains the concept path."""
@@ -214,7 +232,9 @@ class RoundData:
             for label in labels
         }
         absent = tuple(label for label in sample.absent if label not in instances)
-        return _Whole(crop(sample.frame.pixels, window, self._side), instances, absent)
+        pixels = crop(sample.frame.pixels, window, self._side)
+        similar = tuple(label for label in sample.similar if label in absent)
+        return _Whole(pixels, instances, absent, sample.frame.view, similar)
 
     def names(self, step: int) -> str:
         """What the batch of a step is made of, for messages."""
@@ -256,7 +276,7 @@ class RoundData:
         return indices
 
     def _concept_batch(self, rng: np.random.Generator, generator: torch.Generator) -> Batch:
-        count = min(len(self._wholes), max(1, self._config.batch // 2))
+        count = self._frames_a_step
         chosen = [self._wholes[i] for i in rng.choice(len(self._wholes), count, replace=False)]
         grid, _ = self._grid(count, generator, 1.0)
         pixels = _sampled(
@@ -270,11 +290,20 @@ class RoundData:
                 moved = (
                     _sampled(stack, grid[index : index + 1].expand(len(stack), -1, -1, -1)) > 0.5
                 )
-                queries.append(ConceptQuery(index, str(label), moved[moved.flatten(1).any(dim=1)]))
+                shown = moved[moved.flatten(1).any(dim=1)]
+                asked = item.worded(str(label), self._config)
+                queries.append(ConceptQuery(index, asked, shown))
             if item.absent and rng.random() < 0.5:
                 none = torch.zeros(0, self._side, self._side, dtype=torch.bool)
-                queries.append(ConceptQuery(index, str(rng.choice(item.absent)), none))
+                asked = item.worded(self._missing(item, rng), self._config)
+                queries.append(ConceptQuery(index, asked, none))
         return Batch(self._pixels(pixels, generator), queries=tuple(queries))
+
+    def _missing(self, item: _Whole, rng: np.random.Generator) -> str:
+        """Something to ask for that is not there."""
+        share = self._config.hard_negatives
+        is_hard = bool(share and item.similar) and rng.random() < share
+        return str(rng.choice(item.similar if is_hard else item.absent))
 
     def _grid(
         self, count: int, generator: torch.Generator, reach: float

@@ -34,6 +34,7 @@ from segmenter.prompts import (
     to_square,
     whole_window,
     window_of,
+    worded,
     zoomed_window,
 )
 from segmenter.sam3 import REAL, Features, Sam3
@@ -82,6 +83,7 @@ class Teacher:
         self._model_id = model_id
         self._adapter: str | None = None
         self._heads: Heads | None = None
+        self._view_in_text = False
         self._windows = self._given = windows
         self._base_hash = base_hash
         self._concept_threshold = concept_threshold
@@ -118,7 +120,7 @@ class Teacher:
             ModelError: it cannot be loaded; the one in use stays.
         """
         with self._lock:
-            before, heads, zoom = self._adapter, None, False
+            before, heads, zoom, view_in_text = self._adapter, None, False, False
             name = f"a{abs(hash((model_id, str(folder)))):x}" if folder is not None else None
             if name == before:
                 return
@@ -127,7 +129,7 @@ class Teacher:
                     settings = adapters.load_adapter(
                         self._model, folder, name, base_sha256=self._base_hash
                     )
-                    zoom = settings.zoom
+                    zoom, view_in_text = settings.zoom, settings.view_in_text
                     heads = load_heads(folder, *head_sizes(self._model))
                 except AngioloopError:
                     adapters.activate(self._model, before)
@@ -138,6 +140,7 @@ class Teacher:
             if before is not None:
                 adapters.remove(self._model, before)
             self._adapter, self._model_id = name, model_id
+            self._view_in_text = view_in_text
             self._windows = self._given.model_copy(update={"zoom": self._given.zoom or zoom})
             self._heads = heads.to(self._model.device) if heads is not None else None
             self._features.clear()
@@ -206,6 +209,7 @@ class Teacher:
 
     def _concept(self, frame: Frame, prompt: Prompt) -> tuple[Prediction, ...]:
         concept = prompt.concept or ""
+        asked = worded(concept, (prompt.view or frame.view) if self._view_in_text else None)
         window = whole_window(frame.hw)
         side = self._model.config.side_px
         trunk = self._trunks.get(
@@ -220,7 +224,7 @@ class Teacher:
         first = torch.zeros(1, dtype=torch.long, device=self._model.device)
         out: dict[str, Any] = self._model.ground(
             self._model.concept_features(trunk),
-            self._model.text_features([concept]),
+            self._model.text_features([asked]),
             first,
             first,
             exemplars_cxcywh=exemplars,

@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -102,6 +103,17 @@ def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     result = train(again, tmp_path, 8)
     assert (result.steps, result.resumed_from) == (8, 8)
     assert torch.equal(first.weight, again.weight)
+
+
+def test_settings_that_came_later_count_only_where_they_are_used(tmp_path: Path) -> None:
+    train(line(), tmp_path, 8)
+    with safe_open(tmp_path / "step-00000008.safetensors", framework="pt") as stored:
+        kept = set(json.loads(stored.metadata()["config"]))
+    # A checkpoint of before there were such settings is gone on from.
+    assert not kept & {"stop", "zoom", "view_in_text"}
+    for name in ("zoom", "view_in_text"):
+        with pytest.raises(ConfigError, match="other settings"):
+            train(line(), tmp_path, 8, config=CONFIG.model_copy(update={name: True}))
 
 
 def test_only_the_last_two_checkpoints_are_kept_and_they_are_plain_tensors(tmp_path: Path) -> None:

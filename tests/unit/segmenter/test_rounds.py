@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -5,13 +6,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from casebook.cases import View
 from casebook.errors import DataError, TrainingError
-from casebook.protocols import Frame
+from casebook.protocols import Frame, Prompt
 from segmenter import adapter as adapters
 from segmenter.fit import LoraConfig, Progress, TrainConfig
 from segmenter.prompts import WindowConfig
 from segmenter.rounds import train_adapter
 from segmenter.samples import Augmentation, RoundData, Sample, TrainMask
+from segmenter.teacher import load_teacher
 
 CONFIG = TrainConfig(
     steps=6,
@@ -105,6 +108,33 @@ def test_with_a_second_look_each_mask_is_learnt_in_both_windows(base: Path, tmp_
     assert near > 3 * far > 0
     result = train_adapter([asked], config, base=base, init_adapter=None, directory=tmp_path)
     assert adapters.read_settings(result.folder).zoom
+
+
+def test_with_the_view_in_the_text_concepts_are_learnt_and_asked_for_so(
+    base: Path, tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(update={"view_in_text": True, "steps": 3})
+    view = View(primary_deg=-30, secondary_deg=20)
+    seen = [replace(one, frame=replace(one.frame, view=view)) for one in SAMPLES[:2]]
+    held = RoundData([*seen, SAMPLES[2]], config, WindowConfig(), CALM, 64, 4)
+    asked = {query.concept for step in range(2, 60, 3) for query in held.batch(step).queries}
+    told = ", RAO 30 cranial 20"
+    assert {f"lesion{told}", f"other{told}", "lesion", "other"} <= asked
+    result = train_adapter(seen, config, base=base, init_adapter=None, directory=tmp_path / "one")
+    assert adapters.read_settings(result.folder).view_in_text
+    teacher = load_teacher(tmp_path / "one", None, base=base)
+    prompt = Prompt(concept="lesion", exemplars_xyxy=((20.0, 20.0, 60.0, 40.0),))
+
+    def answers(frame: Frame, concept: str) -> list[bytes]:
+        asked_for = replace(prompt, concept=concept)
+        found = teacher.predict(teacher.embed(frame), asked_for)
+        return [one.logits.tobytes() for one in found if one.logits is not None]
+
+    teacher.switch(result.folder, "adapter")
+    plain = replace(seen[0].frame, view=None)
+    assert answers(seen[0].frame, "lesion") == answers(plain, f"lesion{told}")
+    teacher.switch(None, "base")
+    assert answers(seen[0].frame, "lesion") == answers(plain, "lesion")
 
 
 def test_nothing_to_train_on_is_said() -> None:
