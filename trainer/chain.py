@@ -48,8 +48,11 @@ def steps_left(folder: RoundFolder) -> tuple[str, ...]:
     return steps[missing[0] :] if missing else ()
 
 
-def check_ready(folder: RoundFolder) -> None:
+def check_ready(folder: RoundFolder, source: str = "expert") -> None:
     """Refuse to train a round whose annotations are not there.
+
+    Args:
+        source: Whose masks round 1 takes; of others than experts' the selection tells.
 
     Raises:
         StateError: says which command writes the missing file.
@@ -59,7 +62,9 @@ def check_ready(folder: RoundFolder) -> None:
         if folder.has("manifest.json"):
             return
         catalogue = Catalogue(folder.home)
-        if not any(True for _ in catalogue.cases(split=Split.TRAIN, annotated=True)):
+        if source == "expert" and not any(
+            True for _ in catalogue.cases(split=Split.TRAIN, annotated=True)
+        ):
             raise StateError(
                 "round 01: the catalogue has no train case with expert annotations. Import some "
                 "with `casebook import`"

@@ -84,8 +84,8 @@ def train(
     from trainer.rounds_config import read_round_config
 
     folder = RoundFolder(Home.resolve(home), number)
-    read_round_config(conf, number, overrides)
-    check_ready(folder)
+    config = read_round_config(conf, number, overrides)
+    check_ready(folder, config.select.source)
     if force:
         for step in TRAINING:
             folder.file(STEP_FILES[step]).unlink(missing_ok=True)

@@ -22,6 +22,9 @@ from trainer.select import Describe
 from trainer.teachers import incumbent_id, open_teacher
 from trainer.work import Work
 
+_TELL_EVERY = 20
+"""Cases."""
+
 
 def describing(work: Work) -> Describe:
     """Describes cases by the promoted model, or the bare base; what is kept is not made again."""
@@ -40,7 +43,8 @@ def describing(work: Work) -> Describe:
                     teacher = open_teacher(work, model_id)
                 found = _describe(teacher, work.catalogue.frame(case.ref), case)
                 write_bytes(path, save({"descriptor": found}, key))
-                work.progress("select", f"looked at {done} of {len(cases)} cases")
+                if done % _TELL_EVERY == 0 or done == len(cases):
+                    work.progress("select", f"looked at {done} of {len(cases)} cases")
             rows.append(found)
         return np.stack(rows)
 

@@ -101,11 +101,18 @@ def _spread_out(
 
     Fewer come back where fewer differ. Source: Arthur and Vassilvitskii, k-means++ (2007), 2.2.
     """
+    squares = (points**2).sum(axis=1)
+
+    def squared_to(place: int) -> Float64[np.ndarray, " n"]:
+        found = squares + squares[place] - 2 * points @ points[place]
+        # What rounding leaves between equal points is not a distance.
+        return np.where(found > 1e-12 * squares.max(), found, 0.0)
+
     chosen = [int(rng.integers(len(points)))]
-    nearest = ((points - points[chosen[0]]) ** 2).sum(axis=1)
+    nearest = squared_to(chosen[0])
     while len(chosen) < count and nearest.sum() > 0:
         chosen.append(int(rng.choice(len(points), p=nearest / nearest.sum())))
-        nearest = np.minimum(nearest, ((points - points[chosen[-1]]) ** 2).sum(axis=1))
+        nearest = np.minimum(nearest, squared_to(chosen[-1]))
     return points[chosen]
 
 

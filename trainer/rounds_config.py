@@ -33,6 +33,9 @@ class SelectConfig(_Settings):
     """order: by case id; random: by seeded hash; uncertainty: what the promoted model is least
     sure of first; diversity: what its encoder sees differ most; uncertainty+diversity: of the least
     sure those that differ most."""
+    source: Literal["expert", "pseudo"] = "expert"
+    """Whose masks round 1 trains on: experts', or those of another program, which nobody reviewed
+    (the trees of the lab's pseudo-labels). Validation and test cases have experts' always."""
     cases: int = Field(200, gt=0)
     """At most this many new training cases."""
     ask_again: bool = False

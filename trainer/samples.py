@@ -157,7 +157,9 @@ def _add(
     if drawn:
         concepts = _implied(drawn, case, labels)
         shown = tuple(mask for _, mask in drawn) + concepts
-        found.samples.append(Sample(frame, shown, _absent(drawn, case, labels), image.file_name))
+        absent = _absent(drawn, case, labels)
+        similar = _similar(drawn, absent, labels)
+        found.samples.append(Sample(frame, shown, absent, image.file_name, similar))
 
 
 def _label_of(
@@ -215,3 +217,11 @@ def _absent(
     present = {label.name for label, _ in drawn}
     wanted = [*labels.of_role("segment"), *labels.of_role("object")]
     return tuple(label.name for label in wanted if label.name not in present)
+
+
+def _similar(
+    drawn: Sequence[tuple[Label, TrainMask]], absent: tuple[str, ...], labels: LabelSet
+) -> tuple[str, ...]:
+    """Labels known to be absent that are easily taken for one that was drawn."""
+    near = {labels.find(name).name for label, _ in drawn for name in label.confusable}
+    return tuple(name for name in absent if name in near)

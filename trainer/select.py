@@ -9,12 +9,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import chain
 
 import numpy as np
 from jaxtyping import Float32
 
-from casebook.annotations import AnnotationSet, AnnotationSetBuilder, write_annotations
+from casebook.annotations import AnnotationSet, AnnotationSetBuilder, Origin, write_annotations
 from casebook.cases import Case, Split
 from casebook.catalogue import Catalogue
 from casebook.documents import write_document
@@ -27,6 +28,8 @@ from trainer.work import Work
 
 Uncertainty = Callable[[Case], float]
 """How unsure the promoted model is of a case; larger is less sure."""
+Read = Callable[[str], AnnotationSet | None]
+"""The annotations a case came with, by its id."""
 Describe = Callable[[Sequence[Case]], Float32[np.ndarray, "n d"]]
 """A descriptor by the promoted model's encoder for each case."""
 
@@ -59,9 +62,8 @@ def select(work: Work) -> str:
     manifest.check_leaks()
     check_images(manifest)
     if first:
-        write_annotations(
-            folder.file("annotations.coco.json"), expert_set(manifest, work.catalogue)
-        )
+        read = _reader(work.catalogue, work.config.select)
+        write_annotations(folder.file("annotations.coco.json"), given_set(manifest, read))
     write_document(folder.file("manifest.json"), manifest)
     frozen = f"{len(manifest.val)} validation, {len(manifest.test)} test"
     return f"{len(manifest.cases)} new cases, {frozen}"
@@ -69,14 +71,18 @@ def select(work: Work) -> str:
 
 def _first(work: Work, labels: LabelSet) -> Manifest:
     catalogue, config = work.catalogue, work.config.select
-    given = list(catalogue.cases(split=Split.TRAIN, annotated=True))
+    read = _reader(catalogue, config)
+    of_experts = config.source == "expert"
+    found = catalogue.cases(split=Split.TRAIN, annotated=True if of_experts else None)
+    given = [case for case in found if of_experts or read(case.case_id) is not None]
     planned = [case for case in given if case.round in (None, 1)]
     val = list(catalogue.cases(split=Split.VAL, annotated=True))
     test = list(catalogue.cases(split=Split.TEST, annotated=True))
     for cases, name in ((planned, "train"), (val, "val"), (test, "test")):
         if not cases:
+            whose = "pseudo-label" if name == "train" and not of_experts else "expert"
             raise StateError(
-                f"round 01: no {name} case with expert annotations in the catalogue; import some "
+                f"round 01: no {name} case with {whose} annotations in the catalogue; import some "
                 "with `casebook import` (a round needs train, val and test cases)"
             )
     if config.strategy.startswith("uncertainty"):
@@ -244,11 +250,35 @@ def check_images(manifest: Manifest) -> None:
 
 def expert_set(manifest: Manifest, catalogue: Catalogue) -> AnnotationSet:
     """The annotations that came with the training cases, as one reviewed set."""
+    return given_set(manifest, catalogue.expert_annotations)
+
+
+def _reader(catalogue: Catalogue, config: SelectConfig) -> Read:
+    return (
+        catalogue.expert_annotations if config.source == "expert" else partial(_pseudo, catalogue)
+    )
+
+
+def _pseudo(catalogue: Catalogue, case_id: str) -> AnnotationSet | None:
+    """What another program drew on a case, whether or not an expert drew on it as well."""
+    found = catalogue.pseudo_annotations(case_id) or catalogue.expert_annotations(case_id)
+    if found is None:
+        return None
+    drawn = tuple(entry for entry in found.annotations if entry.origin is Origin.PSEUDO)
+    return found.with_(annotations=drawn) if drawn else None
+
+
+def given_set(manifest: Manifest, read: Read) -> AnnotationSet:
+    """The masks that training cases came with, as one set.
+
+    Raises:
+        StateError: a case has none any more.
+    """
     builder = AnnotationSetBuilder(manifest.labels, {"round": str(manifest.round)})
     for case in manifest.cases:
-        given = catalogue.expert_annotations(case.at.case_id)
+        given = read(case.at.case_id)
         if given is None:
-            raise StateError(f"case {case.at.case_id} lost its expert annotations; import it again")
+            raise StateError(f"case {case.at.case_id} lost its annotations; import it again")
         for image in given.images:
             if image.ref != case.at:
                 continue
