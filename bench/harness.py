@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 
@@ -83,18 +83,59 @@ def run(
     parser.add_argument("--quick", action="store_true", help="small counts, for the tests")
     parser.add_argument("--keep", action="store_true", help="write bench/results/NAME.json")
     options = parser.parse_args()
-    figures = measure(options.quick)
+    return _tell(name, measure(options.quick), aims, commit(), keep=options.keep)
+
+
+def run_parts(
+    name: str,
+    parts: Mapping[str, Callable[[bool], dict[str, float | None]]],
+    aims: dict[str, str],
+) -> BenchResult:
+    """As `run`, for a bench whose parts can be measured apart.
+
+    With `--part` the figures of the others are those kept before, and `commit` names each part's.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m bench.{name}")
+    parser.add_argument("--quick", action="store_true", help="small counts, for the tests")
+    parser.add_argument("--keep", action="store_true", help="write bench/results/NAME.json")
+    parser.add_argument("--part", action="append", choices=list(parts), help="only this one")
+    options = parser.parse_args()
+    figures: dict[str, float | None] = {}
+    commits: dict[str, str] = {}
+    kept = RESULTS / f"{name}.json"
+    if options.part and kept.exists():
+        before = BenchResult.model_validate_json(kept.read_bytes())
+        figures.update(before.figures)
+        commits = dict.fromkeys(parts, before.commit)
+        if " " in before.commit:
+            commits = dict(entry.split(" ") for entry in before.commit.split(", "))
+    for part in options.part or parts:
+        print(f"{part}:", flush=True)
+        figures |= parts[part](options.quick)
+        commits[part] = commit()
+    measured = ", ".join(f"{part} {commits[part]}" for part in parts if part in commits)
+    return _tell(name, figures, aims, measured, keep=options.keep)
+
+
+def _tell(
+    name: str,
+    figures: dict[str, float | None],
+    aims: dict[str, str],
+    measured: str,
+    *,
+    keep: bool,
+) -> BenchResult:
     outcomes = [is_met(figures.get(figure), aim) for figure, aim in aims.items()]
     met = None if None in outcomes else all(outcomes)
     result = BenchResult(
-        bench=name, figures=figures, aims=aims, met=met, device=device(), commit=commit()
+        bench=name, figures=figures, aims=aims, met=met, device=device(), commit=measured
     )
     for figure, value in figures.items():
         shown = "absent here" if value is None else f"{value:.4g}"
         print(f"{figure:<32} {shown:>14}   {aims.get(figure, '')}")
     line = result.model_dump_json()
     print(line)
-    if options.keep:
+    if keep:
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / f"{name}.json").write_text(line + "\n", encoding="utf-8")
     sys.stdout.flush()
