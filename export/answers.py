@@ -15,6 +15,7 @@ from scipy import ndimage
 from casebook.labels import LabelSet
 from casebook.protocols import Embedding, Frame, Prediction, Prompt
 from export.bundle import AutomaticMap
+from export.namer import Names
 from export.windows import Window, whole, window_of
 
 Maps = tuple[np.ndarray, ...]
@@ -56,6 +57,7 @@ class StudentEmbedding:
 
     frame: Frame
     windows: OrderedDict[Window, Maps] = field(default_factory=OrderedDict)
+    whole: Maps | None = None
     automatic: Float32[np.ndarray, "k h w"] | None = None
 
 
@@ -70,6 +72,8 @@ class StudentSegmenter:
     labels: LabelSet
     maps: tuple[AutomaticMap, ...]
     threshold: float = 0.0
+    names: Names | None = None
+    """Classifiers of coronary and segment, where the bundle has them."""
 
     def embed(self, frame: Frame) -> StudentEmbedding:
         """An empty memory of a frame; windows are encoded when first asked for."""
@@ -95,12 +99,18 @@ class StudentSegmenter:
         """The automatic head's maps at image size, in the order of `maps`."""
         if embedding.automatic is None:
             window = whole(embedding.frame.hw)
-            square = _batch(window.cut(embedding.frame.pixels, self.whole_px))
-            found = self.graphs.automatic(self.graphs.encode(square))
+            found = self.graphs.automatic(self.whole_maps(embedding))
             embedding.automatic = np.stack(
                 [window.place(one, embedding.frame.hw, _FAR) for one in found]
             )
         return embedding.automatic
+
+    def whole_maps(self, embedding: StudentEmbedding) -> Maps:
+        """The encoder's maps of the square that holds the whole image."""
+        if embedding.whole is None:
+            square = whole(embedding.frame.hw).cut(embedding.frame.pixels, self.whole_px)
+            embedding.whole = self.graphs.encode(_batch(square))
+        return embedding.whole
 
     def _maps(self, embedding: StudentEmbedding, window: Window) -> Maps:
         known = embedding.windows.get(window)

@@ -9,6 +9,7 @@ import numpy as np
 
 from casebook.protocols import Frame, Prompt
 from export.bundle import Bundle, read_bundle
+from export.namer import read_names
 from export.options import (
     Commands,
     bundle_folder,
@@ -16,12 +17,14 @@ from export.options import (
     checked_bundle,
     json_option,
     key_option,
+    precision_option,
     provider_option,
     threads_option,
 )
+from export.precision import Precision, shipped
 from export.release_commands import release, releases, rollback, sign
 from export.run_command import run
-from export.runtime import load_graphs, segmenter_of
+from export.runtime import load_released
 from export.serve_command import serve
 from export.signature import SIGNATURE
 
@@ -42,7 +45,8 @@ for _command in (run, serve, releases, release, rollback, sign):
 def verify(bundle: Path, key: Path | None, as_json: bool) -> None:
     """Check a bundle: every file whole, the manifest readable, the graphs loadable, the key's."""
     manifest = checked_bundle(bundle, key)
-    load_graphs(bundle, 1)
+    for precision in shipped(manifest.files):
+        load_released(bundle, manifest, 1, "cpu", precision)
     if as_json:
         click.echo(manifest.model_dump_json(indent=1))
         return
@@ -55,6 +59,9 @@ def verify(bundle: Path, key: Path | None, as_json: bool) -> None:
     click.echo(
         f"  {manifest.gates.n_params:,} weights; teacher {manifest.gates.teacher_n_params:,}"
     )
+    names = read_names(bundle, manifest.files)
+    for what, accuracy in (names.figures if names else {}).items():
+        click.echo(f"  {what.replace('_', ' ')} {accuracy:.3f}")
     failures = manifest.gates.failures()
     for failure in failures:
         click.echo(f"  gate not met: {failure}")
@@ -66,14 +73,20 @@ def verify(bundle: Path, key: Path | None, as_json: bool) -> None:
 @bundle_option
 @threads_option
 @provider_option
+@precision_option
 @click.option("--repeat", type=click.IntRange(min=3), default=20, show_default=True)
 @json_option
 def bench(
-    bundle: Path | None, threads: int | None, provider: str | None, repeat: int, as_json: bool
+    bundle: Path | None,
+    threads: int | None,
+    provider: str | None,
+    precision: Precision | None,
+    repeat: int,
+    as_json: bool,
 ) -> None:
     """Time the student on this machine, on a generated 512 px frame."""
     folder = bundle_folder(bundle)
-    figures = time_bundle(folder, read_bundle(folder), threads, repeat, provider)
+    figures = time_bundle(folder, read_bundle(folder), threads, repeat, provider, precision)
     if as_json:
         click.echo(json.dumps(figures))
         return
@@ -82,11 +95,16 @@ def bench(
 
 
 def time_bundle(
-    folder: Path, manifest: Bundle, threads: int | None, repeat: int, provider: str | None = None
+    folder: Path,
+    manifest: Bundle,
+    threads: int | None,
+    repeat: int,
+    provider: str | None = None,
+    precision: Precision | None = None,
 ) -> dict[str, float]:
     """Milliseconds: loading, a whole frame automatically, a first box, later clicks."""
     started = time.perf_counter()
-    segmenter = segmenter_of(manifest, load_graphs(folder, threads, provider))
+    segmenter, _ = load_released(folder, manifest, threads, provider, precision)
     load_ms = 1000 * (time.perf_counter() - started)
     rng = np.random.default_rng(0)
     concept = Prompt(concept=manifest.maps[0].label) if manifest.maps else None

@@ -1,6 +1,7 @@
-"""One angiogram to masks and measurements: frame, tree, lesions, vessels, QCA. Never loads torch.
+"""One angiogram to masks and measurements: frame, tree, coronary, lesions, vessels, QCA.
 
-A box, when given, names the vessel; else lesion candidates of the automatic head do.
+A box or points, when given, show the vessel; else lesion candidates of the automatic head do.
+Never loads torch.
 """
 
 import time
@@ -8,90 +9,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, UInt8, UInt16
-from pydantic import Field
+from jaxtyping import Bool, Float64, UInt8, UInt16
 
 from angio.dicom.read import cine_of, frames_of, modality_of, n_frames_of, open_dataset
-from angio.frames import FrameChoice, choose_frame
+from angio.frames import choose_frame
 from angio.qca import Lesion, measure
 from angio.rendering import render_frame, upright_frame
 from casebook import masks
 from casebook.cases import PixelSpacing, View
-from casebook.documents import Document
 from casebook.errors import DataError, PromptError, QcaError
 from casebook.labels import Label
 from casebook.protocols import Embedding, Frame, Prediction, Prompt
 from casebook.regions import keep_main
-from export.answers import StudentSegmenter
+from export.answers import StudentEmbedding, StudentSegmenter
+from export.findings import Box, FrameResult, VesselResult
+from export.namer import SIDES, Side, Sight, artery_of, name_segment, name_side
+from export.pointer import Pointer
 
-Box = tuple[float, float, float, float]
 MOST_VESSELS = 3
 """Lesion candidates followed up in one frame."""
 CANDIDATE_PX = 48.0
 """A candidate's box is at least this long: it may show only the middle of its segment."""
+_SIDES: dict[str, Side] = {side: side for side in SIDES}
 _ENDS = 0.3
 """How far beyond the box healthy ends are looked for, as a share of its longer side."""
-
-
-def box_of(text: str | None) -> Box | None:
-    """A box as a person writes it: x1,y1,x2,y2 in px.
-
-    Raises:
-        PromptError: it is not four numbers.
-    """
-    if text is None:
-        return None
-    try:
-        x1, y1, x2, y2 = (float(part) for part in text.split(","))
-    except ValueError:
-        raise PromptError(f"box {text!r}; expected x1,y1,x2,y2 in px") from None
-    return x1, y1, x2, y2
-
-
-class VesselResult(Document):
-    """One vessel segment and its measurement."""
-
-    number: int = Field(ge=1)
-    prompt: str
-    """`given` or `automatic`."""
-    label: str | None = None
-    """The vessel segment, where the operator named it."""
-    cass: int | None = None
-    """Its CASS number, where its label has one."""
-    box_xyxy: Box
-    score: float = Field(ge=0, le=1)
-    uncertainty: float = Field(ge=0, le=1)
-    area_px: int = Field(ge=0)
-    lesion: Lesion | None = None
-    ends_from_tree: bool = False
-    """Healthy ends were taken from the tree's mask, as the segment's own are too short."""
-    problem: str | None = None
-    """Why it could not be measured."""
-
-
-class FrameResult(Document):
-    """What was found in one file."""
-
-    file: str
-    case_id: str
-    frame: int = Field(ge=0)
-    """Counted from 0."""
-    frame_chosen: bool
-    """By filling, stillness and sharpness, as none was given."""
-    choice: FrameChoice | None = None
-    """Why that frame, when it was chosen."""
-    n_frames: int = Field(ge=1)
-    height_px: int
-    width_px: int
-    spacing: PixelSpacing | None = None
-    view: View | None = None
-    model_id: str
-    tree_area_px: int = Field(default=0, ge=0)
-    tree_score: float | None = None
-    vessels: tuple[VesselResult, ...] = ()
-    notes: tuple[str, ...] = ()
-    read_ms: float = Field(ge=0)
-    analyse_ms: float = Field(ge=0)
 
 
 @dataclass(frozen=True)
@@ -112,9 +53,8 @@ def analyse(
     path: Path,
     case_id: str,
     *,
-    box_xyxy: Box | None = None,
+    pointer: Pointer | None = None,
     frame: int | None = None,
-    segment: Label | None = None,
 ) -> Analysis:
     """One DICOM file; a run is looked at frame by frame, so that its length does not matter.
 
@@ -122,9 +62,8 @@ def analyse(
         segmenter: the student.
         path: an XA file.
         case_id: what its results are called.
-        box_xyxy: around the vessel to measure, px; else lesion candidates are followed.
+        pointer: to the vessel to measure; else lesion candidates are followed.
         frame: counted from 0; else the one that shows most.
-        segment: what the vessel in the box is.
 
     Raises:
         DataError: the file cannot be used, or the box lies outside.
@@ -156,20 +95,24 @@ def analyse(
         notes.append("no pixel spacing in the header: lengths are in px")
     if choice is not None and n_frames_of(ds, path.name) > 1 and not choice.inflow_seen:
         notes.append("no contrast flows in or out during the run: look at the chosen frame")
-    if box_xyxy is not None:
-        asked = [("given", box_xyxy)]
+    names, pointer = segmenter.names, pointer or Pointer()
+    around = tree.bitmap if tree else None
+    sight = sight_of(segmenter, embedding, tree, cine.views[0]) if names else None
+    side = name_side(names, sight) if names and sight else None
+    asked: list[tuple[str, Prompt]] = []
+    if pointer.prompt is not None:
+        asked = [("given", pointer.prompt)]
     else:
-        asked = [("automatic", found) for found in _candidates(segmenter, embedding)]
+        found = _candidates(segmenter, embedding)
+        asked = [("automatic", Prompt(box_xyxy=box)) for box in found]
         if not asked:
             notes.append("no lesion candidate found; give --box to measure a vessel")
     vessels: list[VesselResult] = []
     bitmaps: list[Bool[np.ndarray, "h w"]] = []
-    for number, (source, box) in enumerate(asked, start=1):
-        around = tree.bitmap if tree else None
-        vessel, bitmap = _vessel(segmenter, embedding, stored, around, number, source, box)
-        if segment is not None and source == "given":
-            vessel = vessel.with_(label=segment.name, cass=segment.code)
-        vessels.append(vessel)
+    for number, (source, prompt) in enumerate(asked, start=1):
+        vessel, bitmap = _vessel(segmenter, embedding, stored, around, number, source, prompt)
+        given = pointer.segment if source == "given" else None
+        vessels.append(_named(segmenter, sight, vessel, bitmap, given))
         bitmaps.append(bitmap)
     result = FrameResult(
         file=path.name,
@@ -182,6 +125,8 @@ def analyse(
         width_px=pixels.shape[1],
         spacing=cine.spacing,
         view=cine.views[0],
+        coronary=_SIDES[side.name] if side else None,
+        coronary_score=side.score if side else None,
         model_id=segmenter.model_id,
         tree_area_px=int(tree.bitmap.sum()) if tree else 0,
         tree_score=tree.score if tree else None,
@@ -190,8 +135,7 @@ def analyse(
         read_ms=read_ms,
         analyse_ms=1000 * (time.perf_counter() - started),
     )
-    shown = tree.bitmap if tree else None
-    return Analysis(result, pixels, cine.frame_ms, shown, tuple(bitmaps))
+    return Analysis(result, pixels, cine.frame_ms, around, tuple(bitmaps))
 
 
 def tree_of(segmenter: StudentSegmenter, embedding: Embedding) -> Prediction | None:
@@ -201,6 +145,44 @@ def tree_of(segmenter: StudentSegmenter, embedding: Embedding) -> Prediction | N
             found = segmenter.predict(embedding, Prompt(concept=one.label))
             return found[0] if found else None
     return None
+
+
+def sight_of(
+    segmenter: StudentSegmenter,
+    embedding: StudentEmbedding,
+    tree: Prediction | None,
+    view: View | None,
+) -> Sight:
+    """What the classifiers of coronary and segment look at."""
+    bitmap = tree.bitmap if tree else None
+    return Sight(segmenter.whole_maps(embedding), segmenter.whole_px, bitmap, view)
+
+
+def _named(
+    segmenter: StudentSegmenter,
+    sight: Sight | None,
+    vessel: VesselResult,
+    bitmap: Bool[np.ndarray, "h w"],
+    given: Label | None,
+) -> VesselResult:
+    """The vessel with its name: the operator's, else the classifier's where it is sure."""
+    if given is not None:
+        artery = None if given.code is None else artery_of(given.code)
+        return vessel.with_(label=given.name, label_source="given", cass=given.code, artery=artery)
+    if segmenter.names is None or sight is None:
+        return vessel
+    segment, artery_found = name_segment(segmenter.names, sight, bitmap, segmenter.labels)
+    if segment is not None:
+        label = segmenter.labels.find(segment.name)
+        vessel = vessel.with_(
+            label=label.name,
+            label_source="classifier",
+            label_score=segment.score,
+            cass=label.code,
+        )
+    if artery_found is not None:
+        vessel = vessel.with_(artery=artery_found.name, artery_score=artery_found.score)
+    return vessel
 
 
 def _candidates(segmenter: StudentSegmenter, embedding: Embedding) -> list[Box]:
@@ -223,6 +205,15 @@ def _candidates(segmenter: StudentSegmenter, embedding: Embedding) -> list[Box]:
                 )
             )
     return boxes
+
+
+def _box_around(bitmap: Bool[np.ndarray, "h w"], points_xy: Float64[np.ndarray, "n 2"]) -> Box:
+    """The box of a mask that points asked for; that of the points when it is empty."""
+    if bitmap.any():
+        x1, y1, x2, y2 = masks.box_of(bitmap)
+        return float(x1), float(y1), float(x2), float(y2)
+    low, high = points_xy.min(axis=0), points_xy.max(axis=0)
+    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
 
 
 def with_ends(
@@ -271,14 +262,16 @@ def _vessel(
     tree: Bool[np.ndarray, "h w"] | None,
     number: int,
     source: str,
-    box_xyxy: Box,
+    prompt: Prompt,
 ) -> tuple[VesselResult, Bool[np.ndarray, "h w"]]:
-    """One vessel by its box: its mask, and its measurement or why there is none."""
+    """One vessel by its prompt: its mask, and its measurement or why there is none."""
     try:
-        found = segmenter.predict(embedding, Prompt(box_xyxy=box_xyxy))[0]
+        found = segmenter.predict(embedding, prompt)[0]
     except PromptError as problem:
         raise DataError(str(problem)) from None
-    bitmap = keep_main(found.bitmap)
+    inside = prompt.points_xy[prompt.point_labels == 1]
+    bitmap = keep_main(found.bitmap, [(float(x), float(y)) for x, y in inside])
+    box_xyxy = prompt.box_xyxy or _box_around(bitmap, inside)
     lesion, from_tree, problem_text = None, False, None
     try:
         lesion, from_tree = _measured(stored, bitmap, tree, box_xyxy, embedding.frame.spacing)

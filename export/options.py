@@ -10,6 +10,7 @@ from casebook.errors import AngioloopError, ModelError
 from casebook.home import Home
 from casebook.registry import Registry
 from export.bundle import Bundle, read_bundle
+from export.precision import PRECISIONS
 from export.runtime import PROVIDERS
 from export.signature import check_signature, read_key
 
@@ -37,6 +38,11 @@ provider_option = click.option(
     "--provider",
     type=click.Choice(tuple(PROVIDERS)),
     help="What computes; else the best installed but TensorRT.",
+)
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    help="Arithmetic, where the bundle has it; else what suits the provider.",
 )
 key_option = click.option(
     "--key",

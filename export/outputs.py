@@ -18,15 +18,20 @@ from casebook.annotations import AnnotationSet, AnnotationSetBuilder, Origin
 from casebook.cases import FrameRef
 from casebook.documents import Document
 from casebook.labels import LabelSet
-from export.infer import Analysis, FrameResult, VesselResult
+from export.findings import FrameResult, VesselResult
+from export.infer import Analysis
 from export.records import FileProblem, FileRecord
 
 COLUMNS = (
     "file",
     "frame",
     "vessel",
+    "coronary",
+    "artery",
     "label",
     "cass",
+    "label_source",
+    "label_score",
     "prompt",
     "score",
     "mld",
@@ -87,7 +92,11 @@ def _row(result: FrameResult, vessel: VesselResult) -> dict[str, str]:
         "file": result.file,
         "frame": str(result.frame),
         "vessel": str(vessel.number),
+        "coronary": result.coronary or "",
+        "artery": vessel.artery or "",
         "label": vessel.label or "",
+        "label_source": vessel.label_source or "",
+        "label_score": "" if vessel.label_score is None else f"{vessel.label_score:.3f}",
         "cass": "" if vessel.cass is None else str(vessel.cass),
         "prompt": vessel.prompt,
         "score": f"{vessel.score:.3f}",

@@ -1,4 +1,4 @@
-"""What `angioinfer run` draws of one file: masks and overlay as PNG, the run as GIF, DICOM SEG."""
+"""What `angioinfer run` draws of one file: masks and overlay as PNG, and as DICOM SEG."""
 
 import io
 from importlib.metadata import version
@@ -10,26 +10,16 @@ from jaxtyping import Bool, UInt8
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from angio.dicom.read import cine_of, n_frames_of, open_dataset
-from angio.rendering import render_frame
 from casebook import masks
 from casebook.documents import sha256_of, write_bytes
 from casebook.labels import LabelSet
-from casebook.protocols import Frame
-from export.answers import StudentSegmenter
-from export.infer import Analysis, tree_of
+from export.infer import Analysis
 
 if TYPE_CHECKING:
     from angio.dicom.seg import Segment
 
 TREE_RGB, VESSEL_RGB, MARK_RGB = (0, 158, 115), (230, 159, 0), (240, 228, 66)
 """Okabe and Ito's colours, which the colour-blind tell apart."""
-GIF_SIDE_PX, GIF_FRAMES = 512, 120
-"""A film is not larger nor longer: of a longer run every second, third … frame is shown."""
-_GREYS = 250
-"""Entries of a film's palette that are grey; the tree and the vessel follow."""
-_FRAME_MS = 67.0
-_CHUNK = 8
 
 
 def _png(pixels: UInt8[np.ndarray, "..."]) -> bytes:
@@ -38,7 +28,8 @@ def _png(pixels: UInt8[np.ndarray, "..."]) -> bytes:
     return stream.getvalue()
 
 
-def _edge(bitmap: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+def edge_of(bitmap: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """A mask's own outermost pixels."""
     return np.asarray(bitmap & ~ndimage.binary_erosion(bitmap))
 
 
@@ -46,9 +37,9 @@ def overlay(analysis: Analysis) -> UInt8[np.ndarray, "h w 3"]:
     """The frame with outlines, the narrowest place and its figures."""
     shown = np.repeat(analysis.pixels[..., None], 3, axis=2)
     if analysis.tree is not None:
-        shown[_edge(analysis.tree)] = TREE_RGB
+        shown[edge_of(analysis.tree)] = TREE_RGB
     for bitmap in analysis.vessels:
-        shown[_edge(bitmap)] = VESSEL_RGB
+        shown[edge_of(bitmap)] = VESSEL_RGB
     image = Image.fromarray(shown)
     draw = ImageDraw.Draw(image)
     for vessel in analysis.result.vessels:
@@ -56,9 +47,9 @@ def overlay(analysis: Analysis) -> UInt8[np.ndarray, "h w 3"]:
             continue
         x, y = vessel.lesion.mld_xy
         draw.ellipse((x - 6, y - 6, x + 6, y + 6), outline=MARK_RGB)
-        text = (
-            f"{vessel.number}: MLD {vessel.lesion.mld_text}  {vessel.lesion.stenosis_pct:.0f} %DS"
-        )
+        known = vessel.label or vessel.artery
+        name = f"{vessel.number} {known}" if known else f"{vessel.number}"
+        text = f"{name}: MLD {vessel.lesion.mld_text}  {vessel.lesion.stenosis_pct:.0f} %DS"
         width = draw.textlength(text)
         left = min(max(x + 10, 0), max(image.width - width - 2, 0))
         draw.text((left, min(max(y - 14, 0), image.height - 12)), text, fill=MARK_RGB)
@@ -77,66 +68,6 @@ def write_pictures(analysis: Analysis, folder: Path) -> tuple[str, ...]:
     for name, pixels in pictures.items():
         write_bytes(folder / name, _png(pixels))
     return tuple(pictures)
-
-
-def write_film(
-    segmenter: StudentSegmenter, path: Path, analysis: Analysis, folder: Path
-) -> tuple[str, ...]:
-    """The whole run as an animated GIF: the tree in every frame, the vessels in the one measured.
-
-    Nothing is written for a run of one frame.
-
-    Raises:
-        DataError: the file cannot be read any more.
-    """
-    result = analysis.result
-    if result.n_frames < 2:
-        return ()
-    ds = open_dataset(path)
-    step = -(-n_frames_of(ds, path.name) // GIF_FRAMES)
-    wanted = range(result.frame % step, result.n_frames, step)
-    shown: list[Image.Image] = []
-    for start in range(0, len(wanted), _CHUNK):
-        cine = cine_of(ds, path.name, wanted[start : start + _CHUNK])
-        for position, frame in enumerate(cine.frames):
-            if frame == result.frame:
-                shown.append(_still(analysis.pixels, analysis.tree, analysis.vessels))
-                continue
-            pixels = render_frame(cine, position)
-            tree = None
-            if analysis.tree is not None:
-                found = tree_of(segmenter, segmenter.embed(Frame(pixels)))
-                tree = found.bitmap if found else None
-            shown.append(_still(pixels, tree, ()))
-    stream = io.BytesIO()
-    duration = max(20, round((analysis.frame_ms or _FRAME_MS) * step))
-    shown[0].save(stream, "GIF", save_all=True, append_images=shown[1:], duration=duration, loop=0)
-    name = f"{result.case_id}.cine.gif"
-    write_bytes(folder / name, stream.getvalue())
-    return (name,)
-
-
-def _palette() -> bytes:
-    greys = [(value,) * 3 for value in np.linspace(0, 255, _GREYS).round().astype(int).tolist()]
-    colours = [*greys, TREE_RGB, VESSEL_RGB]
-    return bytes(part for colour in colours for part in colour)
-
-
-def _still(
-    pixels: UInt8[np.ndarray, "h w"],
-    tree: Bool[np.ndarray, "h w"] | None,
-    vessels: tuple[Bool[np.ndarray, "h w"], ...],
-) -> Image.Image:
-    """One picture of a film, with its palette."""
-    step = -(-max(pixels.shape) // GIF_SIDE_PX)
-    kept = np.ascontiguousarray(pixels[::step, ::step])
-    shown = (kept.astype(np.uint16) * (_GREYS - 1) // 255).astype(np.uint8)
-    for bitmap, colour in [(tree, _GREYS), *((one, _GREYS + 1) for one in vessels)]:
-        if bitmap is not None:
-            shown[_edge(np.ascontiguousarray(bitmap[::step, ::step]))] = colour
-    image = Image.fromarray(shown, "P")
-    image.putpalette(_palette())
-    return image
 
 
 def write_segmentation(analysis: Analysis, labels: LabelSet, folder: Path) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from pydantic import Field
 from casebook.annotations import AnnotationSet
 from casebook.documents import Document, read_document, sha256_of, write_document
 from casebook.errors import DataError
-from export.infer import FrameResult
+from export.findings import FrameResult
 
 FOLDER = "records"
 _NOT_NAMES = re.compile(r"[^A-Za-z0-9_-]+")

@@ -14,22 +14,28 @@ from tqdm import tqdm
 
 from casebook.errors import ConfigError, DataError
 from casebook.home import locked
-from export.infer import FrameResult, box_of
+from export.findings import FrameResult
 from export.options import (
     bundle_folder,
     bundle_option,
     checked_bundle,
     json_option,
     key_option,
+    precision_option,
     provider_option,
     threads_option,
 )
+from export.pointer import box_of, point_of
+from export.precision import Precision
 from export.records import FileProblem, FileRecord
 from export.runs import DropFolder, Run, Wish, check_writable, find_files
-from export.runtime import load_graphs, segmenter_of
+from export.runtime import load_released
 
 POLL_S = 1.0
 """A watched folder is looked at this often."""
+TABLES_SHARE = 10.0
+"""A watch writes its tables anew after this many times as long as writing them took: with ten
+thousand files done that is seconds, and each new file would pay for all before it."""
 
 
 @click.command(epilog="Example: angioinfer run study/ --out results/ --json")
@@ -41,12 +47,16 @@ POLL_S = 1.0
 @bundle_option
 @key_option
 @click.option("--box", help="x1,y1,x2,y2 in px around the vessel to measure, in every file.")
-@click.option("--segment", help="What the vessel in the box is, a label of the bundle.")
+@click.option("--point", "points", multiple=True, help="x,y in px on that vessel; repeatable.")
+@click.option("--outside", multiple=True, help="x,y in px beside it; repeatable.")
+@click.option("--segment", help="What the vessel shown is, a label of the bundle.")
 @click.option("--frame", type=click.IntRange(min=0), help="Frame, from 0; else the best filled.")
 @click.option("--gif/--no-gif", default=True, show_default=True, help="The run as a film.")
+@click.option("--mp4", is_flag=True, help="The film as MP4 (extra video), not as GIF.")
 @click.option("--seg/--no-seg", default=True, show_default=True, help="Masks as DICOM SEG.")
 @threads_option
 @provider_option
+@precision_option
 @json_option
 def run(
     files: tuple[Path, ...],
@@ -56,12 +66,16 @@ def run(
     bundle: Path | None,
     key: Path | None,
     box: str | None,
+    points: tuple[str, ...],
+    outside: tuple[str, ...],
     segment: str | None,
     frame: int | None,
     gif: bool,
+    mp4: bool,
     seg: bool,
     threads: int | None,
     provider: str | None,
+    precision: Precision | None,
     as_json: bool,
 ) -> None:
     """Masks, overlays and QCA of DICOM FILES or folders of them.
@@ -72,11 +86,20 @@ def run(
         raise ConfigError("give FILES or --watch FOLDER, one of them")
     folder = bundle_folder(bundle)
     manifest = checked_bundle(folder, key)
-    wish = Wish(box_xyxy=box_of(box), frame=frame, segment=segment, film=gif, seg=seg)
-    graphs = load_graphs(folder, threads, provider)
+    wish = Wish(
+        box_xyxy=box_of(box),
+        inside_xy=tuple(point_of(text) for text in points),
+        outside_xy=tuple(point_of(text) for text in outside),
+        frame=frame,
+        segment=segment,
+        film=gif or mp4,
+        mp4=mp4,
+        seg=seg,
+    )
+    segmenter, graphs = load_released(folder, manifest, threads, provider, precision)
     check_writable(out)
     with locked(out / ".lock", "this folder of results"):
-        work = Run.open(segmenter_of(manifest, graphs), manifest, graphs.providers, out, wish)
+        work = Run.open(segmenter, manifest, graphs.providers, out, wish)
         problems = 0
         try:
             if watch is not None:
@@ -149,7 +172,7 @@ def _watch(work: Run, folder: Path, settle_s: float) -> None:
     drop = DropFolder(folder, work.out, settle_s)
     started = time.perf_counter()
     click.echo(f"watching {folder} on {work.providers[0]}; results in {work.out}")
-    behind, away = True, False
+    behind, away, due = True, False, 0.0
     while not ended.is_set():
         try:
             ready, away = drop.ready(time.monotonic()), False
@@ -166,11 +189,21 @@ def _watch(work: Run, folder: Path, settle_s: float) -> None:
             elif isinstance(record, FileRecord):
                 _say(record)
                 behind = True
-        if behind:
-            work.write_tables(None, [], time.perf_counter() - started)
+        if behind and time.perf_counter() >= due:
+            due = _write_tables(work, started)
             behind = False
         sys.stdout.flush()
         ended.wait(min(POLL_S, max(settle_s, 0.05)))
+    if behind:
+        _write_tables(work, started)
+
+
+def _write_tables(work: Run, started: float) -> float:
+    """Write the tables of a watch; when they may be written again comes back."""
+    before = time.perf_counter()
+    work.write_tables(None, [], before - started)
+    after = time.perf_counter()
+    return after + TABLES_SHARE * (after - before)
 
 
 def _say(record: FileRecord) -> None:
@@ -181,9 +214,11 @@ def _say(record: FileRecord) -> None:
 
 
 def _say_result(result: FrameResult) -> None:
-    click.echo(f"{result.file} frame {result.frame}: tree {result.tree_area_px} px")
+    coronary = f", {result.coronary} coronary" if result.coronary else ""
+    click.echo(f"{result.file} frame {result.frame}: tree {result.tree_area_px} px{coronary}")
     for vessel in result.vessels:
-        name = f"vessel {vessel.number}" + (f" ({vessel.label})" if vessel.label else "")
+        known = vessel.label or vessel.artery
+        name = f"vessel {vessel.number}" + (f" ({known})" if known else "")
         if vessel.lesion is None:
             click.echo(f"  {name}: not measured: {vessel.problem}")
         else:

@@ -9,12 +9,14 @@ from pathlib import Path
 
 from casebook.documents import Document, sha256_of
 from casebook.errors import AngioloopError, ConfigError, DataError
-from casebook.labels import Label
 from export.answers import StudentSegmenter
 from export.bundle import Bundle
-from export.infer import Analysis, Box, analyse
+from export.film import player, write_film
+from export.findings import Box
+from export.infer import Analysis, analyse
 from export.outputs import InferReport, drawn_masks, write_coco, write_csv, write_report
-from export.pictures import write_film, write_pictures, write_segmentation
+from export.pictures import write_pictures, write_segmentation
+from export.pointer import Pointer
 from export.records import FileProblem, FileRecord, RecordBook
 
 _SUFFIXES = {"", ".dcm", ".dicom", ".ima", ".xa"}
@@ -26,10 +28,15 @@ class Wish(Document):
     """What is asked of every file of a run."""
 
     box_xyxy: Box | None = None
+    inside_xy: tuple[tuple[float, float], ...] = ()
+    outside_xy: tuple[tuple[float, float], ...] = ()
+    """Points on and beside the vessel to measure, px."""
     frame: int | None = None
     segment: str | None = None
-    """Label of the vessel in the box."""
+    """Label of the vessel in the box or under the points."""
     film: bool = True
+    mp4: bool = False
+    """The film as MP4, not as GIF."""
     seg: bool = True
 
 
@@ -100,7 +107,7 @@ class Run:
     out: Path
     wish: Wish
     book: RecordBook
-    segment: Label | None
+    pointer: Pointer
 
     @classmethod
     def open(
@@ -115,15 +122,23 @@ class Run:
 
         Raises:
             DataError: the segment is no label of the bundle.
-            ConfigError: it is given without the box it is about.
+            ConfigError: it is given without the box it is about, or an MP4 cannot be written.
         """
         segment = None
         if wish.segment is not None:
             segment = bundle.labels.find(wish.segment)
-            if wish.box_xyxy is None:
-                raise ConfigError("--segment says what the vessel in the box is; give --box too")
-        asked = sha256_of(f"{bundle.version}\n{wish.model_dump_json()}".encode())
-        return cls(segmenter, bundle, providers, out, wish, RecordBook(out, asked), segment)
+            if wish.box_xyxy is None and not wish.inside_xy:
+                raise ConfigError(
+                    "--segment says what the vessel in the box is; give --box too, or --point"
+                )
+        if wish.outside_xy and wish.box_xyxy is None and not wish.inside_xy:
+            raise ConfigError("--outside takes away from a vessel; give its --box or --point too")
+        if wish.mp4:
+            player()
+        files = sorted(bundle.files.items())
+        asked = sha256_of(f"{bundle.version}\n{files}\n{wish.model_dump_json()}".encode())
+        pointer = Pointer(wish.box_xyxy, wish.inside_xy, wish.outside_xy, segment)
+        return cls(segmenter, bundle, providers, out, wish, RecordBook(out, asked), pointer)
 
     def take(self, path: Path) -> FileRecord | None:
         """One file: analysed, drawn, recorded. Nothing comes back when it is no longer there."""
@@ -138,9 +153,8 @@ class Run:
                 self.segmenter,
                 path,
                 name,
-                box_xyxy=self.wish.box_xyxy,
+                pointer=self.pointer,
                 frame=self.wish.frame,
-                segment=self.segment,
             )
             pictures, notes = self._draw(path, analysis)
             result = analysis.result
@@ -168,7 +182,7 @@ class Run:
             names += write_segmentation(analysis, self.bundle.labels, self.out)
         if self.wish.film:
             try:
-                names += write_film(self.segmenter, path, analysis, self.out)
+                names += write_film(self.segmenter, path, analysis, self.out, as_mp4=self.wish.mp4)
             except DataError as problem:  # the frame measured is whole; others are not
                 notes = (f"no film of the run: {problem}",)
         return names, notes

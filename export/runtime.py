@@ -10,7 +10,9 @@ from jaxtyping import Float32, Int64
 
 from casebook.errors import ConfigError, ModelError
 from export.answers import Maps, StudentSegmenter
-from export.bundle import AUTOMATIC, DECODER, ENCODER, Bundle, read_bundle
+from export.bundle import Bundle, read_bundle
+from export.namer import Names, read_names
+from export.precision import GRAPHS, Precision, file_of, precision_for
 
 PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
@@ -96,7 +98,10 @@ class OnnxGraphs:
 
 
 def load_graphs(
-    folder: Path, threads: int | None = None, provider: str | None = None
+    folder: Path,
+    threads: int | None = None,
+    provider: str | None = None,
+    precision: Precision = "fp32",
 ) -> OnnxGraphs:
     """The three graphs of a bundle's folder.
 
@@ -104,6 +109,7 @@ def load_graphs(
         folder: of the bundle.
         threads: of the CPU; by default the machine's cores, at most 4.
         provider: a name of `PROVIDERS`; else the best installed.
+        precision: the arithmetic of the graphs taken.
 
     Raises:
         ModelError: a file is missing or the ONNX runtime cannot load it.
@@ -112,12 +118,14 @@ def load_graphs(
     count = threads or min(os.cpu_count() or 1, 4)
     names = providers(provider)
     return OnnxGraphs(
-        *(_session(folder / file, count, names) for file in (ENCODER, DECODER, AUTOMATIC))
+        *(_session(folder / file_of(graph, precision), count, names) for graph in GRAPHS)
     )
 
 
-def segmenter_of(bundle: Bundle, graphs: OnnxGraphs) -> StudentSegmenter:
-    """The student a manifest describes, on loaded graphs."""
+def segmenter_of(
+    bundle: Bundle, graphs: OnnxGraphs, names: Names | None = None
+) -> StudentSegmenter:
+    """The student a manifest describes, on loaded graphs, with its classifiers when given."""
     return StudentSegmenter(
         bundle.version,
         graphs,
@@ -126,7 +134,28 @@ def segmenter_of(bundle: Bundle, graphs: OnnxGraphs) -> StudentSegmenter:
         bundle.labels,
         bundle.maps,
         bundle.threshold,
+        names,
     )
+
+
+def load_released(
+    folder: Path,
+    bundle: Bundle,
+    threads: int | None = None,
+    provider: str | None = None,
+    precision: Precision | None = None,
+) -> tuple[StudentSegmenter, OnnxGraphs]:
+    """The student of a bundle found whole, in the arithmetic that suits what computes.
+
+    Raises:
+        ModelError: a graph or the classifiers cannot be loaded.
+        ConfigError: the provider is not installed, or the bundle has no such graphs.
+    """
+    full = providers(provider)[0]
+    computes = next(name for name, its in PROVIDERS.items() if its == full)
+    taken = precision_for(bundle.files, computes, precision)
+    graphs = load_graphs(folder, threads, provider, taken)
+    return segmenter_of(bundle, graphs, read_names(folder, bundle.files)), graphs
 
 
 def load_student(folder: Path, threads: int | None = None) -> StudentSegmenter:

@@ -13,10 +13,12 @@ from export.options import (
     bundle_option,
     checked_bundle,
     key_option,
+    precision_option,
     provider_option,
     threads_option,
 )
-from export.runtime import load_graphs, segmenter_of
+from export.precision import Precision
+from export.runtime import load_released
 
 TOKEN = "ANGIOINFER_TOKEN"  # noqa: S105 - the variable's name
 _MB = 2**20
@@ -59,6 +61,7 @@ def token_for(host: str, *, is_open: bool) -> str | None:
 @key_option
 @threads_option
 @provider_option
+@precision_option
 def serve(
     host: str,
     port: int,
@@ -68,6 +71,7 @@ def serve(
     key: Path | None,
     threads: int | None,
     provider: str | None,
+    precision: Precision | None,
 ) -> None:
     """Answer CVAT's interactor and whole DICOM files over HTTP; the API is described at /docs.
 
@@ -84,9 +88,9 @@ def serve(
     token = token_for(host, is_open=is_open)
     folder = bundle_folder(bundle)
     manifest = checked_bundle(folder, key)
-    graphs = load_graphs(folder, threads, provider)
+    segmenter, graphs = load_released(folder, manifest, threads, provider, precision)
     app = create_app(
-        segmenter_of(manifest, graphs),
+        segmenter,
         manifest,
         graphs.providers,
         Rules(token=token, max_body_bytes=max_mb * _MB),

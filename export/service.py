@@ -22,8 +22,10 @@ from casebook.handler import Handler, crashed
 from casebook.wire import InteractorRequest
 from export.answers import StudentSegmenter
 from export.bundle import Bundle
-from export.infer import Box, FrameResult, analyse, box_of
+from export.findings import Box, FrameResult
+from export.infer import analyse
 from export.outputs import drawn_masks
+from export.pointer import Pointer, box_of
 
 MAX_BODY_BYTES = 256 * 2**20
 """Largest body by default: a run of some 500 frames of 512 px in 16 bits."""
@@ -144,9 +146,8 @@ def create_app(
         with one_run, tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / UPLOAD
             path.write_bytes(payload)
-            found = analyse(
-                segmenter, path, "upload", box_xyxy=box_xyxy, frame=frame, segment=label
-            )
+            pointer = Pointer(box_xyxy=box_xyxy, segment=label)
+            found = analyse(segmenter, path, "upload", pointer=pointer, frame=frame)
         masks = drawn_masks(found, bundle.labels, bundle.version)
         return Analysed(result=found.result, masks=masks)
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import highdicom
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
@@ -110,6 +111,49 @@ def test_seg_and_film_show_what_was_found(workshop: Workshop, tmp_path: Path) ->
     with Image.open(out / "run.cine.gif") as film:
         assert film.n_frames == report_of(out).results[0].n_frames
         assert film.info["duration"] in (60, 70)
+
+
+def test_the_film_is_an_mp4_where_that_is_asked_for(workshop: Workshop, tmp_path: Path) -> None:
+    av = pytest.importorskip("av", reason="the extra `video` is not installed")
+    path, out = write_run(tmp_path / "run.dcm", frames=7), tmp_path / "out"
+    given = ("run", path, "--out", out, "--bundle", workshop.folder, "--no-seg")
+    assert invoke(*given)[0] == 0
+    code, said = invoke(*given, "--mp4")
+    assert (code, "done before" in said) == (0, False)
+    assert not (out / "run.cine.gif").exists()
+    with av.open(str(out / "run.cine.mp4")) as film:
+        shown = [frame.to_ndarray(format="gray") for frame in film.decode(video=0)]
+    assert len(shown) == report_of(out).results[0].n_frames
+    with Image.open(out / "run.f00003.overlay.png") as overlay:
+        drawn = np.asarray(overlay.convert("L"), dtype=float)
+    assert np.corrcoef(shown[3].ravel(), drawn.ravel())[0, 1] > 0.95
+
+
+def test_an_mp4_without_its_extra_is_refused_before_anything_is_read(
+    workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "av", None)
+    path, out = write_run(tmp_path / "run.dcm"), tmp_path / "out"
+    code, said = invoke("run", path, "--out", out, "--bundle", workshop.folder, "--mp4")
+    assert code == ConfigError.exit_code
+    assert "angioloop[infer,video]" in said
+    assert not (out / "records").exists()
+
+
+def test_points_show_the_vessel_to_measure(workshop: Workshop, tmp_path: Path) -> None:
+    path, out = write_run(tmp_path / "run.dcm"), tmp_path / "out"
+    given = ("run", path, "--out", out, "--bundle", workshop.folder, "--no-gif", "--no-seg")
+    code, said = invoke(*given, "--point", "80,80", "--point", "90,80", "--outside", "80,120")
+    assert code == 0, said
+    vessel = report_of(out).results[0].vessels[0]
+    assert vessel.prompt == "given"
+    x1, y1, x2, y2 = vessel.box_xyxy
+    assert x1 <= x2
+    assert y1 <= y2
+    assert "expected x,y" in invoke(*given, "--point", "80")[1]
+    assert "give its --box or --point" in invoke(*given, "--outside", "80,120")[1]
+    code, said = invoke(*given, "--point", "900,80")
+    assert (code, "outside the 160×160 px image" in said) == (DataError.exit_code, True)
 
 
 def test_a_file_of_another_kind_and_one_without_spacing(workshop: Workshop, tmp_path: Path) -> None:

@@ -1,0 +1,135 @@
+"""The run as a film: the tree in every frame, the vessels in the one that was measured.
+
+A GIF, or with the optional extra `video` an MP4. PyAV is imported only then: its wheels carry GPL
+encoders.
+"""
+
+import importlib
+import io
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+from jaxtyping import Bool, UInt8
+from PIL import Image
+
+from angio.dicom.read import cine_of, n_frames_of, open_dataset
+from angio.rendering import render_frame
+from casebook.documents import write_bytes
+from casebook.errors import ConfigError
+from casebook.protocols import Frame
+from export.answers import StudentSegmenter
+from export.infer import Analysis, tree_of
+from export.pictures import TREE_RGB, VESSEL_RGB, edge_of
+
+SIDE_PX, FRAMES = 512, 120
+"""A film is not larger nor longer: of a longer run every second, third … frame is shown."""
+_GREYS = 250
+"""Entries of a film's palette that are grey; the tree and the vessel follow."""
+_FRAME_MS = 67.0
+_CHUNK = 8
+_CODECS = ("libx264", "mpeg4")
+"""The first that PyAV has here."""
+_BITS_PER_PIXEL = 2
+
+
+def player() -> ModuleType:
+    """PyAV.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        return importlib.import_module("av")
+    except ImportError:
+        raise ConfigError(
+            "--mp4 needs PyAV, which is not installed; `pip install angioloop[infer,video]` brings "
+            "it, or leave --mp4 out for a GIF"
+        ) from None
+
+
+def write_film(
+    segmenter: StudentSegmenter, path: Path, analysis: Analysis, folder: Path, *, as_mp4: bool
+) -> tuple[str, ...]:
+    """The whole run as an animated GIF or an MP4; nothing is written for a run of one frame.
+
+    Raises:
+        DataError: the file cannot be read any more.
+        ConfigError: an MP4 is asked for and PyAV is not installed.
+    """
+    result = analysis.result
+    if result.n_frames < 2:
+        return ()
+    ds = open_dataset(path)
+    step = -(-n_frames_of(ds, path.name) // FRAMES)
+    wanted = range(result.frame % step, result.n_frames, step)
+    shown: list[Image.Image] = []
+    for start in range(0, len(wanted), _CHUNK):
+        cine = cine_of(ds, path.name, wanted[start : start + _CHUNK])
+        for position, frame in enumerate(cine.frames):
+            if frame == result.frame:
+                shown.append(_still(analysis.pixels, analysis.tree, analysis.vessels))
+                continue
+            pixels = render_frame(cine, position)
+            tree = None
+            if analysis.tree is not None:
+                found = tree_of(segmenter, segmenter.embed(Frame(pixels)))
+                tree = found.bitmap if found else None
+            shown.append(_still(pixels, tree, ()))
+    duration_ms = max(20, round((analysis.frame_ms or _FRAME_MS) * step))
+    name = f"{result.case_id}.cine.{'mp4' if as_mp4 else 'gif'}"
+    payload = _mp4(shown, duration_ms) if as_mp4 else _gif(shown, duration_ms)
+    write_bytes(folder / name, payload)
+    return (name,)
+
+
+def _gif(shown: Sequence[Image.Image], duration_ms: int) -> bytes:
+    stream = io.BytesIO()
+    shown[0].save(
+        stream, "GIF", save_all=True, append_images=shown[1:], duration=duration_ms, loop=0
+    )
+    return stream.getvalue()
+
+
+def _mp4(shown: Sequence[Image.Image], duration_ms: int) -> bytes:
+    av = player()
+    stream = io.BytesIO()
+    width, height = (side + side % 2 for side in shown[0].size)  # the codecs want even sides
+    codec = next(name for name in _CODECS if name in av.codecs_available)
+    with av.open(stream, "w", format="mp4") as film:
+        track = film.add_stream(codec, rate=Fraction(1000, duration_ms))
+        track.width, track.height, track.pix_fmt = width, height, "yuv420p"
+        track.bit_rate = int(width * height * _BITS_PER_PIXEL * 1000 / duration_ms)
+        for still in shown:
+            picture = Image.new("RGB", (width, height))
+            picture.paste(still.convert("RGB"))
+            for packet in track.encode(av.VideoFrame.from_image(picture)):
+                film.mux(packet)
+        for packet in track.encode():
+            film.mux(packet)
+    return stream.getvalue()
+
+
+def _palette() -> bytes:
+    greys = [(value,) * 3 for value in np.linspace(0, 255, _GREYS).round().astype(int).tolist()]
+    colours = [*greys, TREE_RGB, VESSEL_RGB]
+    return bytes(part for colour in colours for part in colour)
+
+
+def _still(
+    pixels: UInt8[np.ndarray, "h w"],
+    tree: Bool[np.ndarray, "h w"] | None,
+    vessels: tuple[Bool[np.ndarray, "h w"], ...],
+) -> Image.Image:
+    """One picture of a film, with its palette."""
+    step = -(-max(pixels.shape) // SIDE_PX)
+    kept = np.ascontiguousarray(pixels[::step, ::step])
+    shown = (kept.astype(np.uint16) * (_GREYS - 1) // 255).astype(np.uint8)
+    for bitmap, colour in [(tree, _GREYS), *((one, _GREYS + 1) for one in vessels)]:
+        if bitmap is not None:
+            shown[edge_of(np.ascontiguousarray(bitmap[::step, ::step]))] = colour
+    image = Image.fromarray(shown, "P")
+    image.putpalette(_palette())
+    return image
