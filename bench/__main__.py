@@ -6,7 +6,7 @@ from pathlib import Path
 
 NOT_BENCHES = {
     "__init__", "__main__", "cvat_rounds", "fuzz_dicom", "fuzz_readers", "growth", "harness",
-    "phantom_cases", "planted", "rounds_cases", "rounds_kills",
+    "phantom_cases", "planted", "rounds_cases", "rounds_kills", "study_page",
 }  # fmt: skip
 
 
