@@ -104,7 +104,7 @@ def _spread_out(
     squares = (points**2).sum(axis=1)
 
     def squared_to(place: int) -> Float64[np.ndarray, " n"]:
-        found = squares + squares[place] - 2 * points @ points[place]
+        found = squares + squares[place] - 2 * (points @ points[place])
         # What rounding leaves between equal points is not a distance.
         return np.where(found > 1e-12 * squares.max(), found, 0.0)
 
