@@ -17,11 +17,13 @@ from casebook.registry import Registry
 from export.bundle import Gates, read_bundle
 from export.distil import judged
 from export.parity import box_scores, compare
+from export.precision_command import precisions
 from export.release import as_segmenter, gates_of, parity_prompts
 from export.runtime import load_graphs, segmenter_of
 from export.settings import DistilConfig, read_distil_config
 from export.student_base import FILE, read_student
 from export.syllabus import read_syllabus
+from export.teacher_command import teacher
 from segmenter.teacher import load_teacher
 
 
@@ -40,6 +42,10 @@ class Commands(click.Group):
 @click.group(cls=Commands)
 def main() -> None:
     """The student's gates, on the training side."""
+
+
+main.add_command(precisions)
+main.add_command(teacher)
 
 
 def measure_again(home: Home, version: str, config: DistilConfig) -> Gates:

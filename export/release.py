@@ -13,10 +13,11 @@ from casebook.labels import LabelSet
 from casebook.metrics import dice
 from casebook.protocols import Frame, Prompt, Segmenter
 from casebook.registry import ModelCard, Registry
-from export import windows
+from export import namer, windows
 from export.answers import StudentSegmenter
 from export.bundle import MANIFEST, AutomaticMap, Bundle, Gates, WindowRule
 from export.exercises import Exercises, map_labels
+from export.namer_fit import fit_names
 from export.onnx import OPSET, export_student
 from export.parity import BoxScores, Parity, TorchGraphs, box_scores, compare
 from export.runtime import load_graphs
@@ -191,8 +192,15 @@ def write_bundle(
         n_params=student.n_params,
         teacher_n_params=teaching.n_params,
     )
+    names = fit_names(shipped, catalogue, pages, val, labels)
+    files = [graph.file for graph in graphs]
+    (folder / namer.FILE).unlink(missing_ok=True)
+    if names is not None:
+        write_document(folder / namer.FILE, names)
+        files.append(namer.FILE)
     payload = save(student.state_dict(), {"config": student.config.model_dump_json()})
-    measured = card.with_(figures={**card.figures, **figures_of(gates)})
+    known = names.figures if names else {}
+    measured = card.with_(figures={**card.figures, **figures_of(gates), **known})
     sealed = registry.add(measured, {FILE: payload})
     bundle = Bundle(
         version=card.model_id,
@@ -211,7 +219,7 @@ def write_bundle(
         maps=maps,
         card=sealed,
         gates=gates,
-        files={graph.file: sha256_of_file(folder / graph.file) for graph in graphs},
+        files={file: sha256_of_file(folder / file) for file in files},
         licence=card.licence,
     )
     write_document(folder / MANIFEST, bundle)
