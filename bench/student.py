@@ -1,17 +1,22 @@
-"""The released student on two CPU threads, beside the same student in torch.
+"""The released student on two CPU threads, beside the same student in torch and its teacher.
 
 Measured on the bundle of the workspace ($ANGIOLOOP_HOME) that is in use; without one all figures
-are absent. `frame_ms_median`: one 512 px frame in memory to tree, candidates, masks and QCA.
-`prompt_ms_median`: a later click on a frame that was asked before. `ort_ratio_vs_torch`: times of
-the automatic maps of one frame, torch eager over the ONNX runtime, turn by turn. `cine_s`: the
+but ARCADE's are absent. `frame_ms_median`: one 512 px frame in memory to tree, candidates, masks
+and QCA. `prompt_ms_median`: a later click on a frame that was asked before. `ort_ratio_vs_torch`:
+times of the automatic maps of one frame, torch eager over the ONNX runtime, turn by turn.
+`encoder_ratio_vs_teacher`: one pass of the real-size SAM 3's image encoder with random weights over
+one of the student's encoder, each at the resolution it works in, which are printed. `cine_s`: the
 whole `angioinfer run`, from its start as a new process, over a run of 60 frames of 12 bits to
 tables, SEG, overlays and film; `cine_no_film_s` without the film; `peak_rss_mb` is the greatest of
 both. `cold_start_s`: a new process until the graphs are loaded (`angioinfer verify`). `install_mb`:
 files of all packages of the extra `infer`, dependencies of dependencies too, as installed here.
-The ratios to the teacher are those of the bundle's gates; the figures that need the real-size
-teacher, a student taught without one, or one trained on ARCADE are absent.
+The ratios to the teacher are those of the bundle's gates. `iou_without_teacher`: a student taught
+as many steps on the experts' masks alone, on the same frozen frames; taught now, from the exercises
+the distillation left in the workspace, when the bundle does not tell. `arcade_…`: student_tree.py,
+on the folder $ANGIOLOOP_ARCADE_DIR. With --quick only what takes seconds is measured.
 """
 
+import os
 import re
 import subprocess
 import sys
@@ -23,6 +28,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+import psutil
 import torch
 from packaging.requirements import Requirement
 
@@ -31,16 +37,22 @@ from angio.phantoms.bolus import draw_bolus
 from angio.phantoms.render import render_cine
 from angio.rendering import render
 from bench.harness import run
+from bench.student_tree import train_and_score
 from casebook.errors import ModelError
 from casebook.home import Home
 from casebook.protocols import Frame, Prompt
 from casebook.registry import Registry
 from export.answers import StudentSegmenter
 from export.bundle import Bundle, read_bundle
+from export.distil import EXERCISES, scores_without_teacher
+from export.exercises import read_exercises
 from export.infer import analyse
 from export.release import as_segmenter
 from export.runtime import load_graphs, segmenter_of
+from export.settings import DistilConfig
 from export.student_base import FILE, read_student
+from export.syllabus import read_syllabus
+from export.windows import whole
 
 AIMS = {
     "frame_ms_median": "<= 100",
@@ -56,10 +68,21 @@ AIMS = {
     "bundle_mb": "<= 40",
     "cold_start_s": "<= 2",
 }
-OTHERS = ("iou_without_teacher", "arcade_auto_cldice", "cine_no_film_s")
+OTHERS = (
+    "iou_without_teacher",
+    "arcade_auto_cldice",
+    "arcade_held_out_dice",
+    "arcade_train_minutes",
+    "arcade_train_core_minutes",
+    "cine_no_film_s",
+)
 THREADS = 2
+TURNS = 20
+TEACHER_GB = 8
+"""Memory that must be free for the real-size teacher's encoder in float32."""
 MB = 2**20
 ROOT = Path(__file__).resolve().parents[1]
+BASE = ROOT / "conf" / "tiny-base" / FILE
 
 
 def _header() -> XaHeader:
@@ -100,6 +123,70 @@ def ort_ratio(ours: StudentSegmenter, plain: StudentSegmenter, frames: list[Fram
             embedding = segmenter.embed(frame)
             into.append(_ms(lambda s=segmenter, e=embedding: s.automatic_logits(e)))  # type: ignore[misc]
     return median(spent[1][1:]) / median(spent[0][1:])
+
+
+def teacher_ratio(segmenter: StudentSegmenter, frame: Frame) -> float | None:
+    """The real-size teacher's seconds for a picture over the student's; absent without memory."""
+    if psutil.virtual_memory().available < TEACHER_GB * 2**30:
+        return None
+    side = segmenter.whole_px
+    square = whole(frame.hw).cut(frame.pixels, side)[None, None].astype(np.float32)
+    segmenter.graphs.encode(square)
+    before = [_ms(lambda: segmenter.graphs.encode(square)) for _ in range(TURNS)]
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.student_teacher", str(THREADS)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        raise SystemExit(done.stderr[-2000:])
+    after = [_ms(lambda: segmenter.graphs.encode(square)) for _ in range(TURNS)]
+    teacher_ms, teacher_px = 1000 * float(done.stdout.split()[-2]), int(done.stdout.split()[-1])
+    ours = median((*before, *after))
+    print(f"encoders: teacher {teacher_px} px {teacher_ms:.0f} ms, student {side} px {ours:.1f} ms")
+    return teacher_ms / ours
+
+
+def alone_iou(home: Home, bundle: Bundle, base: Path | None = BASE) -> float | None:
+    """What a student without the teacher reaches; absent where the exercises are gone.
+
+    Args:
+        home: the workspace.
+        bundle: the student with a teacher; its card says how it was taught.
+        base: weights it started from.
+    """
+    scratch = home.root / "distil" / bundle.version
+    if not (scratch / EXERCISES).is_file():
+        return None
+    known = {**bundle.card.config, "teacher_base": BASE.parent, "student_base": base}
+    config = DistilConfig.model_validate(known)
+    syllabus = read_syllabus(home, neighbours=0, unannotated=0)
+    exercises = read_exercises(scratch / EXERCISES)
+    scores = scores_without_teacher(
+        home, syllabus, exercises, config, scratch, int(bundle.card.figures["steps"]),
+        lambda share: print(f"  without the teacher: {share:.0%}", flush=True),
+    )  # fmt: skip
+    return scores.iou if scores else None
+
+
+def tree_figures(home: Home, quick: bool) -> dict[str, float | None]:
+    """The automatic tree on real angiograms; nothing where there are none."""
+    folder = os.environ.get("ANGIOLOOP_ARCADE_DIR")
+    if not folder:
+        return {}
+    with tempfile.TemporaryDirectory() as place:
+        directory = Path(place) if quick else home.root / "bench" / "student-tree"
+        found = train_and_score(Path(folder), directory, quick=quick)
+    print(
+        f"ARCADE: {found.n_params:,} weights taught on {found.taught} pictures, cut at logit "
+        f"{found.cut:.2f}, scored on {found.scored}"
+    )
+    return {
+        "arcade_auto_dice": found.dice,
+        "arcade_auto_cldice": found.cldice,
+        "arcade_held_out_dice": found.held_out_dice,
+        "arcade_train_minutes": found.minutes,
+        "arcade_train_core_minutes": found.core_minutes,
+    }
 
 
 def command(*arguments: str | Path) -> tuple[float, float | None]:
@@ -167,20 +254,25 @@ def _bundle() -> tuple[Home, Path, Bundle] | None:
 def measure(quick: bool) -> dict[str, float | None]:
     """The figures; absent where no student is released."""
     figures: dict[str, float | None] = dict.fromkeys((*AIMS, *OTHERS))
+    before = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    figures |= tree_figures(Home.resolve(), quick)
     found = _bundle()
-    if found is None:
-        return figures
-    home, folder, bundle = found
+    if found is not None:
+        figures |= _of_bundle(*found, quick)
+    torch.set_num_threads(before)
+    return figures
+
+
+def _of_bundle(home: Home, folder: Path, bundle: Bundle, quick: bool) -> dict[str, float | None]:
+    figures: dict[str, float | None] = {}
     n_frames, n_shown, clicks = (6, 2, 3) if quick else (60, 20, 20)
     rng = np.random.default_rng(20261121)
     pixels = render_cine(rng, draw_bolus(rng, n_frames).scene)
-    before = torch.get_num_threads()
-    torch.set_num_threads(THREADS)
     segmenter = segmenter_of(bundle, load_graphs(folder, THREADS))
     shown = [Frame(render(pixels[at])) for at in np.linspace(0, n_frames - 1, n_shown).astype(int)]
     figures["prompt_ms_median"] = prompt_ms(segmenter, shown, clicks)
     figures["ort_ratio_vs_torch"] = _torch_ratio(home, bundle, segmenter, shown)
-    torch.set_num_threads(before)
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "run.dcm"
         write_xa(path, _header(), pixels, syntax="raw")
@@ -197,6 +289,11 @@ def measure(quick: bool) -> dict[str, float | None]:
     figures["install_mb"] = installed_mb("infer")
     figures["iou_ratio_vs_teacher"] = bundle.gates.iou_ratio
     figures["cldice_ratio_vs_teacher"] = bundle.gates.cldice_ratio
+    figures["iou_without_teacher"] = bundle.gates.iou_without_teacher
+    if not quick:
+        figures["encoder_ratio_vs_teacher"] = teacher_ratio(segmenter, shown[0])
+        if bundle.gates.iou_without_teacher is None:
+            figures["iou_without_teacher"] = alone_iou(home, bundle)
     return figures
 
 

@@ -14,11 +14,13 @@ from casebook.catalogue import Catalogue
 from casebook.errors import AngioloopError, ModelError
 from casebook.home import Home
 from casebook.registry import Registry
-from export.bundle import Gates, read_bundle
+from export.bundle import read_bundle
+from export.comparison import box_scores, gates_of
 from export.distil import judged
-from export.parity import box_scores, compare
+from export.gates import Gates, QcaGate
+from export.parity import compare
 from export.precision_command import precisions
-from export.release import as_segmenter, gates_of, parity_prompts
+from export.release import as_segmenter, parity_prompts
 from export.runtime import load_graphs, segmenter_of
 from export.settings import DistilConfig, read_distil_config
 from export.student_base import FILE, read_student
@@ -67,7 +69,7 @@ def measure_again(home: Home, version: str, config: DistilConfig) -> Gates:
     in_torch = replace(as_segmenter(student, version, bundle.labels), maps=bundle.maps)
     teacher_id = bundle.card.parents[0]
     teacher = load_teacher(home.models, teacher_id, base=config.teacher_base)
-    return gates_of(
+    gates = gates_of(
         compare(in_torch, runtime, asked),
         box_scores(segmenter_of(bundle, runtime), catalogue, syllabus.val),
         box_scores(teacher, catalogue, syllabus.val),
@@ -75,6 +77,27 @@ def measure_again(home: Home, version: str, config: DistilConfig) -> Gates:
         n_params=student.n_params,
         teacher_n_params=sum(p.numel() for p in teacher.model.parameters()),
     )
+    return gates.with_(iou_without_teacher=bundle.gates.iou_without_teacher)
+
+
+def _told(qca: QcaGate) -> list[str]:
+    """The measurements in words."""
+    lines = [
+        f"QCA: {qca.lesions} segments, measured on the student's masks {qca.measured_student}, on "
+        f"the teacher's {qca.measured_teacher}"
+    ]
+    if qca.ds_error_student is not None:
+        lines.append(
+            f"diameter stenosis off by {qca.ds_error_student:.1f} points, the teacher's "
+            f"{qca.ds_error_teacher:.1f}, on {qca.compared}"
+            f"{'' if qca.is_judged else ' (too few lesions to be judged)'}"
+        )
+    if qca.mld_error_student_mm is not None:
+        lines.append(
+            f"minimal lumen diameter off by {qca.mld_error_student_mm:.3f} mm, the teacher's "
+            f"{qca.mld_error_teacher_mm:.3f} mm"
+        )
+    return lines
 
 
 @main.command(epilog="Example: python -m export check --conf conf")
@@ -109,6 +132,22 @@ def check(home: Path | None, conf: Path, version: str | None, as_json: bool) -> 
                 f"  IoU {gates.iou_student:.3f} of the teacher's {gates.iou_teacher:.3f}: "
                 f"ratio {gates.iou_ratio:.3f}"
             )
+        if gates.cldice_ratio is not None:
+            click.echo(
+                f"  clDice {gates.cldice_student:.3f} of {gates.cldice_teacher:.3f}: "
+                f"ratio {gates.cldice_ratio:.3f}"
+            )
+        if gates.iou_without_teacher is not None:
+            click.echo(f"  IoU of a student without the teacher {gates.iou_without_teacher:.3f}")
+        for one in gates.vessels:
+            shown = "" if one.is_judged else " (too few cases to be judged)"
+            click.echo(
+                f"  {one.vessel}: IoU {one.iou_student:.3f} of {one.iou_teacher:.3f} on "
+                f"{one.cases} cases{shown}"
+            )
+        if gates.qca is not None:
+            for line in _told(gates.qca):
+                click.echo(f"  {line}")
         click.echo(f"  weights {gates.n_params:,}, teacher {gates.teacher_n_params:,}")
     if failures:
         raise ModelError(f"{chosen}: {'; '.join(failures)}")

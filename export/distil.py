@@ -5,38 +5,34 @@ annotated frames and on their unlabelled neighbours. A killed run resumes; a fin
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-
-import torch
-from torch import Tensor
 
 from casebook.catalogue import Catalogue
 from casebook.documents import sha256_of, sha256_of_file
 from casebook.errors import ModelError, StateError
 from casebook.home import Home
-from casebook.labels import LabelSet
 from casebook.registry import ModelCard, Registry
-from export.bundle import MANIFEST, Bundle, Gates, read_bundle
-from export.exercises import Exercises, lesson_of, map_labels, prepare
-from export.lessons import Lesson, lesson_loss
-from export.release import Teaching, automatic_maps, calibrated, write_bundle
+from export.bundle import MANIFEST, Bundle, read_bundle
+from export.comparison import BoxScores, box_scores
+from export.exercises import Exercises, prepare
+from export.gates import Gates
+from export.release import Teaching, as_segmenter, automatic_maps, calibrated, write_bundle
 from export.settings import DistilConfig
-from export.student import Student, StudentConfig
-from export.student_base import read_student
 from export.syllabus import Syllabus, read_syllabus
-from segmenter.fit import FitResult, Progress, fit
+from export.training import start_student, train_student, untaught
+from segmenter.fit import Progress
 from segmenter.teacher import load_teacher
 
+EXERCISES = "exercises.safetensors"
+"""In the folder of a distillation, `distil/<version>/` of the workspace."""
 Tell = Callable[[str, float | None], None]
 """Called with what goes on and how much is done, 0 to 1."""
 LICENCE = (
     "Apache-2.0 for the student's code and weights; it was taught by a SAM 3 with adapters, so the "
     "SAM License's terms of use go with it."
 )
-_NEW_MASKS = "automatic.masks."
-"""Weights that depend on how many automatic maps there are."""
 
 
 def run(home: Home, config: DistilConfig, progress: Tell) -> str:
@@ -88,6 +84,15 @@ def judged(gates: Gates, config: DistilConfig) -> Gates:
         max_abs_allowed=gate.max_abs,
         mask_iou_required=gate.mask_iou,
         iou_ratio_required=gate.iou_ratio,
+        cldice_ratio_required=gate.cldice_ratio,
+        vessels=tuple(one.with_(is_judged=one.cases >= gate.vessel_cases) for one in gates.vessels),
+        qca=gates.qca.with_(
+            is_judged=gates.qca.compared >= gate.qca_lesions,
+            ds_worse_allowed=gate.ds_worse_points,
+            mld_worse_allowed_mm=gate.mld_worse_mm,
+        )
+        if gates.qca
+        else None,
     )
 
 
@@ -105,66 +110,6 @@ def version_of(teacher_id: str, syllabus: Syllabus, config: DistilConfig) -> str
     }
     digest = sha256_of(json.dumps(what, sort_keys=True).encode())
     return f"student-{teacher_id[:44]}-{digest[:8]}"
-
-
-def start_student(config: DistilConfig, labels: LabelSet) -> Student:
-    """The student before its first lesson: the base, else random.
-
-    Raises:
-        ModelError: the base is missing, damaged or of other sizes.
-    """
-    torch.manual_seed(config.train.seed)
-    maps = max(1, len(map_labels(labels)))
-    sizes: StudentConfig = config.student.model_copy(update={"channels": maps})
-    if config.student_base is None:
-        return Student(sizes)
-    based = read_student(config.student_base)
-    same = {"side_px", "whole_px", "channels"}
-    if based.config.model_dump(exclude=same) != sizes.model_dump(exclude=same):
-        raise ModelError(
-            f"{config.student_base}: has other sizes than configured; leave `student` out or set "
-            "`student_base` to null"
-        )
-    fresh = Student(sizes)
-    kept = based.state_dict()
-    if based.config.channels != maps:
-        kept = {name: value for name, value in kept.items() if not name.startswith(_NEW_MASKS)}
-    fresh.load_state_dict({**fresh.state_dict(), **kept})
-    return fresh
-
-
-def train_student(
-    student: Student,
-    exercises: Exercises,
-    config: DistilConfig,
-    directory: Path,
-    progress: Callable[[Progress], None],
-) -> FitResult:
-    """Teach a student all lessons; resumes what the directory holds."""
-    student.train()
-
-    def loss(lesson: Lesson, generator: torch.Generator) -> Mapping[str, Tensor]:
-        return lesson_loss(
-            student, lesson, config.mix, generator, centreline=config.weights.centreline
-        )
-
-    steps = config.train.steps
-    if steps is None and config.train.minutes is None:
-        per_epoch = len(exercises.squares) / config.train.batch
-        every = config.whole_every
-        share = (every - 1) / every if every > 1 and len(exercises.whole) else 1.0
-        steps = max(1, round(config.train.epochs * per_epoch / share))
-    result = fit(
-        student,
-        loss,
-        lambda step: lesson_of(exercises, step, config),
-        config.train,
-        steps=steps,
-        directory=directory,
-        progress=progress,
-    )
-    student.eval()
-    return result
 
 
 def teach(
@@ -186,7 +131,7 @@ def teach(
     scratch = home.root / "distil" / version
     student = start_student(config, labels)
     exercises = prepare(
-        scratch / "exercises.safetensors",
+        scratch / EXERCISES,
         syllabus.pages,
         Catalogue(home),
         teaching.model,
@@ -197,9 +142,16 @@ def teach(
 
     def tell(at: Progress) -> None:
         shown = [f"{name} {at.figures[name]:.3f}" for name in _SHOWN if name in at.figures]
-        progress(f"step {at.step}: {', '.join(shown)}", 0.2 + 0.65 * at.fraction)
+        progress(f"step {at.step}: {', '.join(shown)}", 0.2 + 0.65 * share * at.fraction)
 
+    share = 0.5 if config.without_teacher else 1.0
     fitted = train_student(student, exercises, config, scratch / "checkpoints", tell)
+    alone = None
+    if config.without_teacher:
+        alone = scores_without_teacher(
+            home, syllabus, exercises, config, scratch, fitted.steps,
+            lambda done: progress("teaching one without the teacher", 0.2 + 0.65 * (1 + done) / 2),
+        )  # fmt: skip
     progress("exporting to ONNX and measuring", 0.87)
     card = ModelCard(
         model_id=version,
@@ -230,7 +182,42 @@ def teach(
         teaching,
         config.gate,
         config.parity_frames,
+        alone,
     )
+
+
+def scores_without_teacher(
+    home: Home,
+    syllabus: Syllabus,
+    exercises: Exercises,
+    config: DistilConfig,
+    scratch: Path,
+    steps: int,
+    progress: Callable[[float], None],
+) -> BoxScores | None:
+    """What a student reaches on the frozen frames that was taught as long without the teacher.
+
+    Args:
+        home: the workspace.
+        syllabus: frames and labels.
+        exercises: as made with the teacher.
+        config: as of the student with a teacher.
+        scratch: the distillation's folder; a finished training found there is not repeated.
+        steps: as many as the student with a teacher had.
+        progress: told how much is done, 0 to 1.
+    """
+    student = untaught(
+        exercises,
+        syllabus.labels,
+        config,
+        scratch / "without-teacher",
+        steps,
+        lambda at: progress(at.fraction),
+    )
+    if student is None:
+        return None
+    model = as_segmenter(student, "without-teacher", syllabus.labels)
+    return box_scores(model, Catalogue(home), syllabus.val)
 
 
 _SHOWN = ("loss", "iou", "dice_auto")

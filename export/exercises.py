@@ -4,18 +4,15 @@ The teacher is asked once for every frame; afterwards a lesson is a function of 
 Knows no network.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own convention
-from jaxtyping import Bool, Float, Float32, UInt8
+from jaxtyping import Bool, Float32, UInt8
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
-from torch import Tensor
 
 from casebook.catalogue import Catalogue
 from casebook.documents import write_bytes
@@ -25,12 +22,11 @@ from casebook.protocols import Embedding, Frame, Prompt, Segmenter
 from export.lessons import Lesson, PromptLesson, WholeLesson
 from export.settings import DistilConfig
 from export.syllabus import Drawn, Page
+from export.variation import greyed, places, sampled
 from export.windows import Window, whole, window_of
 
 _CONTEXT = 1.5
 """A kept square reaches this much further than its window, for rotation and shift."""
-_ROTATION_DEG, _SCALE, _SHIFT = 12.0, 0.18, 0.08
-_CONTRAST, _NOISE = 0.25, 6.0
 _SURE = 0.5
 
 
@@ -198,6 +194,18 @@ def _collect(
     )
 
 
+def read_exercises(path: Path) -> Exercises:
+    """The exercises kept at a path.
+
+    Raises:
+        DataError: there are none, or the file is damaged.
+    """
+    try:
+        return Exercises(**load_file(path))
+    except (OSError, SafetensorError, TypeError):
+        raise DataError(f"{path}: no exercises; distil again, they are made anew") from None
+
+
 def prepare(
     path: Path,
     pages: Sequence[Page],
@@ -214,42 +222,12 @@ def prepare(
     """
     if path.is_file():
         try:
-            return Exercises(**load_file(path))
-        except (OSError, SafetensorError, TypeError):
+            return read_exercises(path)
+        except DataError:
             path.unlink()
     made = _collect(pages, catalogue, teacher, labels, config, progress)
     write_bytes(path, save(dict(vars(made))))
     return made
-
-
-def _grid(count: int, side: int, reach: float, generator: torch.Generator) -> Tensor:
-    """Where to sample each square: a small random rotation, scale and shift; never a flip."""
-
-    def spread(extent: float) -> Tensor:
-        return (torch.rand(count, generator=generator) * 2 - 1) * extent
-
-    angle, scale = spread(math.radians(_ROTATION_DEG)), reach * torch.exp(spread(_SCALE))
-    rows = [
-        torch.stack([scale * angle.cos(), -scale * angle.sin(), spread(2 * _SHIFT * reach)], 1),
-        torch.stack([scale * angle.sin(), scale * angle.cos(), spread(2 * _SHIFT * reach)], 1),
-    ]
-    matrix = torch.stack(rows, dim=1)
-    return F.affine_grid(matrix, [count, 1, side, side], align_corners=False)
-
-
-def _sampled(values: np.ndarray, grid: Tensor, padding: str) -> Float[Tensor, "b k s s"]:
-    source = torch.from_numpy(np.ascontiguousarray(values)).float()
-    source = source if source.ndim == 4 else source[:, None]
-    return F.grid_sample(source, grid, mode="bilinear", padding_mode=padding, align_corners=False)
-
-
-def _varied(squares: Float[Tensor, "b 1 s s"], generator: torch.Generator) -> Tensor:
-    """Random contrast and noise."""
-    count = len(squares)
-    contrast = torch.exp((torch.rand(count, 1, 1, 1, generator=generator) * 2 - 1) * _CONTRAST)
-    amount = torch.rand(count, 1, 1, 1, generator=generator) * _NOISE
-    noise = torch.randn(squares.shape, generator=generator)
-    return ((squares - 127.0) * contrast + 127.0 + amount * noise).clamp(0.0, 255.0)
 
 
 def _order(count: int, wanted: int, turn: int, seed: int) -> np.ndarray:
@@ -267,31 +245,33 @@ def lesson_of(exercises: Exercises, step: int, config: DistilConfig) -> Lesson:
     generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
     if every and len(exercises.whole) and step % every == every - 1:
         index = _order(len(exercises.whole), config.whole_batch, step // every, seed)
-        grid = _grid(len(index), config.student.whole_px, 1.0, generator)
+        early = config.early_px if step < config.early_steps else None
+        side = early or config.student.whole_px
+        grid = places(len(index), side, 1.0, config.vary, generator)
         weights = torch.from_numpy(exercises.whole_weights[index])
         return Lesson(
             whole=WholeLesson(
-                _varied(_sampled(exercises.whole[index], grid, "border"), generator),
-                _sampled(exercises.whole_truth[index], grid, "zeros") > 127.0,
+                greyed(sampled(exercises.whole[index], grid, "border"), config.vary, generator),
+                sampled(exercises.whole_truth[index], grid, "zeros") > 127.0,
                 weights[..., 0],
-                _sampled(exercises.whole_taught[index], grid, "zeros") / 255.0,
+                sampled(exercises.whole_taught[index], grid, "zeros") / 255.0,
                 weights[..., 1],
             )
         )
     turn = step - step // every if every else step
     index = _order(len(exercises.squares), config.train.batch, turn, seed)
-    grid = _grid(len(index), config.student.side_px, 1 / _CONTEXT, generator)
-    truth = _sampled(exercises.truth[index], grid, "zeros")[:, 0] > 127.0
+    grid = places(len(index), config.student.side_px, 1 / _CONTEXT, config.vary, generator)
+    truth = sampled(exercises.truth[index], grid, "zeros")[:, 0] > 127.0
     # A square the object was shifted out of teaches nothing.
     seen = truth.flatten(1).any(dim=1).float()
     weights = torch.from_numpy(exercises.weights[index])
     return Lesson(
         prompts=PromptLesson(
-            _varied(_sampled(exercises.squares[index], grid, "border"), generator),
+            greyed(sampled(exercises.squares[index], grid, "border"), config.vary, generator),
             torch.arange(len(index)),
             truth,
             weights[:, 0] * seen,
-            _sampled(exercises.taught[index], grid, "zeros")[:, 0] / 255.0,
+            sampled(exercises.taught[index], grid, "zeros")[:, 0] / 255.0,
             weights[:, 1] * seen,
         )
     )

@@ -6,14 +6,16 @@ knows nothing of images, cases or files.
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from jaxtyping import Bool, Float, Int
+from skimage.morphology import skeletonize
 from torch import Tensor
 
 from export.student import Features, Student
 from segmenter.interactive import PromptMix, correction_clicks, draw_prompts
-from segmenter.losses import centreline_loss, dice_loss, iou, mask_loss
+from segmenter.losses import dice_loss, iou, mask_loss
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,20 @@ def soft_loss(
     return entropy + dice_loss(logits, wanted)
 
 
+def line_loss(logits: Float[Tensor, "b s s"], truth: Bool[Tensor, "b s s"]) -> Float[Tensor, " b"]:
+    """The share of the true centrelines, at most three px wide, that is missed, per mask.
+
+    It holds thin branches together as soft clDice does, at a hundredth of its cost: only the truth
+    has a skeleton, and that needs no gradient.
+    Source: Kirchhoff et al., ECCV 2024, arXiv:2404.03010, eq. 2 and 3.
+    """
+    thin = np.stack([skeletonize(one) for one in truth.cpu().numpy()])
+    lines = torch.from_numpy(thin).to(logits)
+    lines = F.max_pool2d(lines[:, None], 3, stride=1, padding=1)[:, 0] * truth
+    found = (logits.sigmoid() * lines).sum(dim=(1, 2))
+    return 1 - (found + 1) / (lines.sum(dim=(1, 2)) + 1)
+
+
 def prompt_loss(
     student: Student,
     lesson: PromptLesson,
@@ -116,7 +132,7 @@ def whole_loss(
 ) -> dict[str, Tensor]:
     """The loss of the automatic maps of whole pictures, and the Dice of the known ones.
 
-    The first map may also be held to its centreline (clDice), by this weight.
+    The first map may also be held to its centreline (see `line_loss`), by this weight.
     """
     features = student.encoder(lesson.squares) if features is None else features
     logits = student.automatic(features).float().flatten(0, 1)
@@ -127,7 +143,7 @@ def whole_loss(
         first = torch.arange(len(logits)) % lesson.truth.shape[1] == 0
         first = first & (expert > 0)
         if bool(first.any()):
-            lines = centreline_loss(logits[first], truth[first].float())
+            lines = line_loss(logits[first], truth[first])
             per_map = per_map.index_add(0, first.nonzero()[:, 0], centreline * lines)
     if bool(teacher.any()):
         per_map = per_map + teacher * soft_loss(logits, lesson.taught.flatten(0, 1))

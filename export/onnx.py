@@ -11,6 +11,7 @@ import logging
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 import onnx
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from casebook.documents import write_bytes
 from export.bundle import AUTOMATIC, DECODER, ENCODER, GraphSpec, TensorSpec
-from export.student import Decoder, Features, Student
+from export.student import COARSEST, Decoder, Features, Student
 
 OPSET = 18
 _SCALES = (2, 4, 8, 16)
@@ -127,8 +128,13 @@ def graph_specs(student: Student) -> tuple[GraphSpec, ...]:
     )
 
 
-def _example(student: Student) -> tuple[Tensor, Features]:
-    side = student.config.side_px
+def _map_shapes(batch: Any, coarse: Any) -> tuple[dict[int, object], ...]:
+    """The dynamic axes of the four maps, from the side of the coarsest."""
+    sides = (8 * coarse, 4 * coarse, 2 * coarse, coarse)
+    return tuple({0: batch, 2: each, 3: each} for each in sides)
+
+
+def _example(student: Student, side: int) -> tuple[Tensor, Features]:
     grey = torch.rand(2, 1, side, side, generator=torch.Generator().manual_seed(0)) * 255
     with torch.no_grad():
         features: Features = student.encoder(grey)
@@ -169,13 +175,12 @@ def export_student(student: Student, folder: Path) -> tuple[GraphSpec, ...]:
     for name in ("torch.onnx", "onnxscript"):
         logging.getLogger(name).setLevel(logging.ERROR)
     encoder, decoder, automatic = graph_specs(student)
-    grey, features = _example(student)
     side = student.config.side_px
+    grey, features = _example(student, side)
     batch, points = torch.export.Dim("b", min=1, max=256), torch.export.Dim("n", min=1, max=256)
     coarse = torch.export.Dim("s16", min=2, max=256)
-    sides: list[object] = [8 * coarse, 4 * coarse, 2 * coarse, coarse]
-    maps = tuple({0: batch, 2: each, 3: each} for each in sides)
     full = 16 * coarse
+    maps = _map_shapes(batch, coarse)
     _write(student.encoder, (grey,), encoder, ({0: batch, 2: full, 3: full},), folder)
     _write(
         _DecoderGraph(student.decoder),
@@ -189,5 +194,16 @@ def export_student(student: Student, folder: Path) -> tuple[GraphSpec, ...]:
         (*maps, {0: batch, 1: points}, {0: batch, 1: points}, {0: batch, 2: full, 3: full}),
         folder,
     )
-    _write(_AutomaticGraph(student.automatic), features, automatic, maps, folder)
+    step = student.config.whole_step_px // COARSEST
+    if step > 1:
+        coarse = step * torch.export.Dim("s", min=1, max=256 // step)
+        whole_side = max(2, side // student.config.whole_step_px) * student.config.whole_step_px
+        _, features = _example(student, whole_side)
+    _write(
+        _AutomaticGraph(student.automatic),
+        features,
+        automatic,
+        _map_shapes(batch, coarse),
+        folder,
+    )
     return encoder, decoder, automatic

@@ -1,4 +1,4 @@
-"""The gates of a release: torch against the ONNX runtime, student against teacher."""
+"""Torch against the ONNX runtime: the same student, the same prompts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,12 +7,10 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int64
 
-from casebook.catalogue import Catalogue
-from casebook.metrics import cldice, iou
-from casebook.protocols import Frame, Prompt, Segmenter
+from casebook.metrics import iou
+from casebook.protocols import Frame, Prompt
 from export.answers import Graphs, Maps, StudentEmbedding, StudentSegmenter
 from export.student import Features, Student
-from export.syllabus import Page
 
 
 @dataclass(frozen=True)
@@ -99,31 +97,3 @@ def _gap(a: np.ndarray, b: np.ndarray) -> float:
     """Largest difference; infinite when either is not a number."""
     gap = float(np.abs(a - b).max())
     return gap if np.isfinite(gap) else float("inf")
-
-
-@dataclass(frozen=True)
-class BoxScores:
-    """Mean over cases of expert masks prompted by their own boxes."""
-
-    iou: float
-    cldice: float
-    cases: int
-
-
-def box_scores(model: Segmenter, catalogue: Catalogue, pages: Sequence[Page]) -> BoxScores | None:
-    """How well a model does on frozen frames; nothing when none has a mask to ask for."""
-    overlaps, lines = [], []
-    for page in pages:
-        if not page.prompted:
-            continue
-        embedding = model.embed(catalogue.frame(page.ref))
-        ious, cldices = [], []
-        for one in page.prompted:
-            found = model.predict(embedding, Prompt(box_xyxy=one.box))[0].bitmap
-            ious.append(iou(found, one.bitmap))
-            cldices.append(cldice(found, one.bitmap))
-        overlaps.append(float(np.mean(ious)))
-        lines.append(float(np.mean(cldices)))
-    if not overlaps:
-        return None
-    return BoxScores(float(np.mean(overlaps)), float(np.mean(lines)), len(overlaps))

@@ -15,11 +15,13 @@ from casebook.protocols import Frame, Prompt, Segmenter
 from casebook.registry import ModelCard, Registry
 from export import namer, windows
 from export.answers import StudentSegmenter
-from export.bundle import MANIFEST, AutomaticMap, Bundle, Gates, WindowRule
+from export.bundle import MANIFEST, AutomaticMap, Bundle, WindowRule
+from export.comparison import BoxScores, box_scores, gates_of
 from export.exercises import Exercises, map_labels
+from export.gates import Gates
 from export.namer_fit import fit_names
 from export.onnx import OPSET, export_student
-from export.parity import BoxScores, Parity, TorchGraphs, box_scores, compare
+from export.parity import TorchGraphs, compare
 from export.runtime import load_graphs
 from export.settings import StudentGate
 from export.student import Student
@@ -101,45 +103,13 @@ def parity_prompts(
     return asked
 
 
-def gates_of(
-    parity: Parity,
-    student: BoxScores | None,
-    teacher: BoxScores | None,
-    gate: StudentGate,
-    *,
-    n_params: int,
-    teacher_n_params: int,
-) -> Gates:
-    """Everything measured beside what is asked."""
-    return Gates(
-        max_abs=min(parity.max_abs, 1e9),
-        max_abs_allowed=gate.max_abs,
-        mask_iou=parity.mask_iou,
-        mask_iou_required=gate.mask_iou,
-        parity_prompts=parity.prompts,
-        iou_student=student.iou if student else None,
-        iou_teacher=teacher.iou if teacher else None,
-        iou_ratio=_ratio(student.iou, teacher.iou) if student and teacher else None,
-        iou_ratio_required=gate.iou_ratio,
-        cldice_student=student.cldice if student else None,
-        cldice_teacher=teacher.cldice if teacher else None,
-        cldice_ratio=_ratio(student.cldice, teacher.cldice) if student and teacher else None,
-        cases=student.cases if student else 0,
-        n_params=n_params,
-        teacher_n_params=teacher_n_params,
-    )
-
-
-def _ratio(ours: float, theirs: float) -> float | None:
-    return ours / theirs if theirs > 0 else None
-
-
 def figures_of(gates: Gates) -> dict[str, float]:
     """The gates' figures by the names cards and benches use."""
     named = {
         "iou_student": gates.iou_student,
         "iou_teacher": gates.iou_teacher,
         "iou_ratio_vs_teacher": gates.iou_ratio,
+        "iou_without_teacher": gates.iou_without_teacher,
         "cldice_ratio_vs_teacher": gates.cldice_ratio,
         "parity_max_abs": gates.max_abs,
         "mask_iou_vs_torch": gates.mask_iou,
@@ -158,6 +128,7 @@ def write_bundle(
     teaching: Teaching,
     gate: StudentGate,
     parity_frames: int,
+    without_teacher: BoxScores | None = None,
 ) -> Bundle:
     """Export a student, measure it as it will run, and write its bundle; the manifest comes last.
 
@@ -172,6 +143,7 @@ def write_bundle(
         teaching: the teacher.
         gate: what is asked; kept in the manifest, judged by the caller.
         parity_frames: how many frames the runtimes are compared on.
+        without_teacher: what a student taught without one reaches on the frozen frames.
     """
     home = registry.home
     folder: Path = home.models / "released" / card.model_id
@@ -191,6 +163,7 @@ def write_bundle(
         gate,
         n_params=student.n_params,
         teacher_n_params=teaching.n_params,
+        without_teacher=without_teacher,
     )
     names = fit_names(shipped, catalogue, pages, val, labels)
     files = [graph.file for graph in graphs]

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from casebook.config import read_config
 from export.student import StudentConfig
+from export.variation import Variation
 from segmenter.fit import TrainConfig
 from segmenter.interactive import PromptMix
 
@@ -27,7 +28,7 @@ class LessonWeights(_Settings):
     pseudo: float = Field(0.5, ge=0)
     """Masks of another program, reviewed by nobody."""
     centreline: float = Field(0.3, ge=0)
-    """The clDice term of the tree."""
+    """The tree's centrelines that are missed."""
 
 
 class StudentGate(_Settings):
@@ -38,7 +39,19 @@ class StudentGate(_Settings):
     mask_iou: float = Field(0.999, ge=0, le=1)
     """Smallest overlap of their masks."""
     iou_ratio: float = Field(0.95, ge=0)
-    """Student's over teacher's mean IoU by box, on the frozen validation cases."""
+    """Student's over teacher's mean IoU by box, on the frozen validation cases; no vessel may lie
+    significantly below it."""
+    cldice_ratio: float = Field(0.95, ge=0)
+    """The same of clDice, over all cases."""
+    vessel_cases: int = Field(3, gt=0)
+    """Vessels with fewer cases are not judged on their own."""
+    qca_lesions: int = Field(20, gt=0)
+    """Measurements of fewer lesions are told, not judged."""
+    ds_worse_points: float = Field(1.0, ge=0)
+    """How much further the student's diameter stenosis may lie from the experts' than the
+    teacher's, points of per cent …"""
+    mld_worse_mm: float = Field(0.05, ge=0)
+    """… and its minimal lumen diameter."""
 
 
 class DistilConfig(_Settings):
@@ -51,6 +64,8 @@ class DistilConfig(_Settings):
     student: StudentConfig = StudentConfig()
     train: TrainConfig = TrainConfig()
     mix: PromptMix = PromptMix()
+    vary: Variation = Variation()
+    """How squares are varied, prompted and whole ones alike."""
     weights: LessonWeights = LessonWeights()
     neighbours: int = Field(2, ge=0)
     """Unlabelled frames of each training cine that only the teacher explains."""
@@ -61,9 +76,23 @@ class DistilConfig(_Settings):
     whole_every: int = Field(4, ge=0)
     """Every n-th step trains the automatic head; 0 never."""
     whole_batch: int = Field(2, gt=0)
+    early_px: int | None = Field(None, gt=0)
+    """Side of whole squares in the first steps, smaller than `whole_px`: more of them in less time;
+    none for the whole size from the start."""
+    early_steps: int = Field(0, ge=0)
+    """How many steps those are."""
+    without_teacher: bool = False
+    """Whether a second student is taught as long on the experts' masks alone, to be told beside."""
     parity_frames: int = Field(6, gt=0)
     """Validation frames on which torch and the ONNX runtime are compared."""
     gate: StudentGate = StudentGate()
+
+    @model_validator(mode="after")
+    def _early_fits(self) -> "DistilConfig":
+        step_px = self.student.whole_step_px
+        if self.early_px is not None and self.early_px % step_px:
+            raise ValueError(f"early_px {self.early_px} is not a multiple of {step_px}")
+        return self
 
 
 def read_distil_config(path: Path, overrides: Sequence[str] = ()) -> DistilConfig:

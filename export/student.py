@@ -34,6 +34,9 @@ class StudentConfig(BaseModel):
     """Encoder blocks at each scale."""
     channels: int = Field(2, gt=0)
     """Maps of the automatic head: the tree, lesion candidates."""
+    context: tuple[int, ...] = ()
+    """Channels the automatic head looks around with at 1/32, 1/64 … of the square; none does not.
+    The encoder and the decoder of prompts are the same with and without."""
     click_sigma_px: float = Field(3.0, gt=0)
     """How far a click reaches, in px of the square."""
 
@@ -42,9 +45,22 @@ class StudentConfig(BaseModel):
         for name, side in (("side_px", self.side_px), ("whole_px", self.whole_px)):
             if side % COARSEST:
                 raise ValueError(f"{name} {side} is not a multiple of {COARSEST}")
-        if any(width % 8 for width in self.widths):
-            raise ValueError(f"widths {self.widths} must be multiples of 8 (GroupNorm)")
+        if any(width <= 0 or width % 8 for width in (*self.widths, *self.context)):
+            raise ValueError(
+                f"widths {self.widths} and context {self.context} must be multiples of 8 "
+                "(GroupNorm)"
+            )
+        if self.whole_px % self.whole_step_px:
+            raise ValueError(
+                f"whole_px {self.whole_px} is not a multiple of {self.whole_step_px}, which "
+                f"{len(self.context)} scales of context need"
+            )
         return self
+
+    @property
+    def whole_step_px(self) -> int:
+        """Sides of whole squares are multiples of this."""
+        return COARSEST << len(self.context)
 
 
 _RARE = -2.0
@@ -225,17 +241,47 @@ class Decoder(nn.Module):
         return F.pixel_shuffle(cell_logits, 2)[:, 0], self.quality(both)[:, 0].sigmoid()
 
 
+class Context(nn.Module):
+    """Adds to the coarsest map what is far away: which vessel it is shows on the whole image.
+
+    Nothing is added before the first lesson, so that a student without it can be gone on from.
+    """
+
+    def __init__(self, width: int, inner: int, rest: tuple[int, ...]) -> None:
+        super().__init__()
+        self.down = Down(width, inner)
+        self.before = nn.Sequential(Block(inner), Block(inner))
+        self.deeper = Context(inner, rest[0], rest[1:]) if rest else None
+        self.after = Block(inner)
+        self.added = nn.Conv2d(inner, width, 1)
+        nn.init.zeros_(self.added.weight)
+        nn.init.zeros_(_bias(self.added))
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """The map with what lies around added."""
+        inner = self.before(self.down(x))
+        if self.deeper is not None:
+            inner = self.deeper(inner)
+        around = self.added(self.after(inner))
+        return x + F.interpolate(around, scale_factor=2.0, mode="bilinear", align_corners=False)
+
+
 class Automatic(nn.Module):
     """Maps of a whole image → the tree and lesion candidates, without a prompt."""
 
     def __init__(self, config: StudentConfig) -> None:
         super().__init__()
+        self.context = None
+        if config.context:
+            self.context = Context(config.widths[3], config.context[0], config.context[1:])
         self.rise = Rise(config)
         self.masks = nn.Conv2d(config.widths[0], 4 * config.channels, 3, padding=1)
         nn.init.constant_(_bias(self.masks), _RARE)
 
     def forward(self, features: Features) -> Float[Tensor, "b k s s"]:
         """Logits on the square, one map a channel."""
+        if self.context is not None:
+            features = (*features[:3], self.context(features[3]))
         logits: Tensor = F.pixel_shuffle(self.masks(self.rise(features)[1]), 2)
         return logits
 

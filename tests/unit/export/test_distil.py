@@ -1,9 +1,11 @@
+import dataclasses
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from casebook.catalogue import Catalogue
 from casebook.errors import ConfigError, ModelError, StateError
@@ -11,18 +13,20 @@ from casebook.home import Home
 from casebook.protocols import Frame, Prompt
 from casebook.registry import Registry
 from export.bundle import read_bundle
-from export.distil import release, run, start_student, train_student, version_of
+from export.comparison import box_scores
+from export.distil import release, run, teach, version_of
 from export.exercises import Exercises, lesson_of, map_labels, prepare
-from export.parity import TorchGraphs, box_scores, compare
-from export.release import as_segmenter, automatic_maps, calibrated
+from export.parity import TorchGraphs, compare
+from export.release import Teaching, as_segmenter, automatic_maps, calibrated
 from export.runtime import load_graphs, load_student
 from export.settings import StudentGate, read_distil_config
 from export.student import Student
 from export.student_base import FILE, read_student
 from export.syllabus import read_syllabus
+from export.training import start_student, train_student, untaught, without_teacher
 from segmenter.fit import Progress
 from tests.unit.export.conftest import Workshop
-from tests.unit.export.workshop import LABELS, SMALL, draw_tube, make_home, small_config
+from tests.unit.export.workshop import LABELS, SMALL, draw_tube, make_home, small_config, unchecked
 
 
 def test_the_syllabus_has_expert_frames_and_their_neighbours_but_no_frozen_one(
@@ -60,7 +64,8 @@ def test_distilling_without_a_promoted_teacher_says_what_to_run(tmp_path: Path) 
 
 def test_exercises_are_made_once_and_hold_expert_and_teacher(tmp_path: Path) -> None:
     home, teacher = make_home(tmp_path, n_train=2, n_val=1)
-    config, shares = small_config(), []
+    config = small_config()
+    shares: list[float] = []
     syllabus = read_syllabus(home, neighbours=1, unannotated=0)
     path = tmp_path / "exercises.safetensors"
 
@@ -221,6 +226,62 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path) -> None:
     )
 
 
+def test_without_the_teacher_only_the_experts_masks_teach(tmp_path: Path) -> None:
+    home, teacher = make_home(tmp_path, n_train=2, n_val=1)
+    config = small_config()
+    syllabus = read_syllabus(home, neighbours=1, unannotated=0)
+    path = tmp_path / "e.safetensors"
+    made = prepare(
+        path, syllabus.pages, Catalogue(home), teacher, LABELS, config, lambda _share: None
+    )
+    known = without_teacher(made)
+    assert known is not None
+    assert (len(made.squares), len(known.squares)) == (4, 2)
+    assert known.weights.tolist() == [[1.0, 0.0], [1.0, 0.0]]
+    assert not known.whole_weights[..., 1].any()
+    steps: list[int] = []
+    student = untaught(
+        made, LABELS, config, tmp_path / "alone", 3, lambda at: steps.append(at.step)
+    )
+    assert student is not None
+    assert steps[-1] == 3
+    nobody = dataclasses.replace(made, weights=made.weights * np.array([0, 1], dtype=np.float32))
+    assert without_teacher(nobody) is None
+
+
+def test_a_distillation_may_tell_what_a_student_without_the_teacher_reaches(
+    tmp_path: Path,
+) -> None:
+    home, teacher = make_home(tmp_path, n_train=2, n_val=1)
+    config = small_config(
+        without_teacher=True, student=SMALL.model_copy(update={"context": (16, 16)})
+    )
+    syllabus = read_syllabus(home, neighbours=0, unannotated=0)
+    with unchecked():
+        bundle = teach(
+            home, "beside", "rememberer", Teaching(teacher, 7), syllabus, config,
+            lambda _message, _share: None,
+        )  # fmt: skip
+    assert bundle.gates.iou_without_teacher is not None
+    assert bundle.gates.max_abs <= 1e-3
+    segmenter = load_student(home.models / "released" / "beside", 1)
+    assert segmenter.embed(Frame(draw_tube(1).pixels)) is not None
+
+
+def test_the_first_steps_read_smaller_squares(tmp_path: Path) -> None:
+    home, teacher = make_home(tmp_path, n_train=2, n_val=1)
+    config = small_config(early_px=32, early_steps=2)
+    syllabus = read_syllabus(home, neighbours=0, unannotated=0)
+    path = tmp_path / "e.safetensors"
+    made = prepare(
+        path, syllabus.pages, Catalogue(home), teacher, LABELS, config, lambda _share: None
+    )
+    shown = [lesson_of(made, step, config).whole for step in (1, 3)]
+    assert [one.squares.shape[-1] for one in shown if one is not None] == [32, 64]
+    with pytest.raises(ValidationError, match="early_px 40 is not a multiple of 16"):
+        small_config(early_px=40)
+
+
 def test_an_automatic_map_is_cut_where_it_overlaps_best() -> None:
     torch.manual_seed(0)
     student = Student(SMALL).eval()
@@ -244,7 +305,7 @@ def test_a_perfect_model_scores_one_on_the_frozen_frames(workshop: Workshop) -> 
     syllabus = read_syllabus(workshop.home, neighbours=0, unannotated=0)
     scores = box_scores(workshop.teacher, Catalogue(workshop.home), syllabus.val)
     assert scores is not None
-    assert (scores.iou, scores.cldice, scores.cases) == (1.0, 1.0, 2)
+    assert (scores.iou, scores.cldice, len(scores.cases)) == (1.0, 1.0, 2)
 
 
 def test_the_released_student_answers_as_in_torch(workshop: Workshop) -> None:
@@ -285,7 +346,9 @@ def test_damaged_student_weights_are_refused(tmp_path: Path) -> None:
         read_student(path)
 
 
-@pytest.mark.parametrize("name", ["student.yaml", "demo/student.yaml"])
+@pytest.mark.parametrize(
+    "name", ["student.yaml", "demo/student.yaml", "arcade/student.yaml", "arcade/tree.yaml"]
+)
 def test_the_shipped_configurations_are_valid(name: str) -> None:
     config = read_distil_config(Path(__file__).parents[3] / "conf" / name)
     assert config.gate.iou_ratio >= 0.95

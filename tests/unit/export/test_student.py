@@ -2,7 +2,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from export.lessons import Lesson, lesson_loss, soft_loss
+from export.lessons import Lesson, lesson_loss, line_loss, soft_loss
 from export.student import Student, StudentConfig, prompt_maps
 from export.student_base import shapes_lesson
 from segmenter.interactive import PromptMix
@@ -97,3 +97,38 @@ def test_the_same_step_gives_the_same_shapes_lesson() -> None:
     assert two.prompts is not None
     assert torch.equal(one.prompts.truth, two.prompts.truth)
     assert torch.equal(one.prompts.squares, two.prompts.squares)
+
+
+def test_context_adds_nothing_before_the_first_lesson_and_then_looks_around() -> None:
+    torch.manual_seed(0)
+    wide = Student(SMALL.model_copy(update={"context": (16, 16)})).eval()
+    plain = Student(SMALL).eval()
+    plain.load_state_dict(wide.state_dict(), strict=False)
+    grey = torch.rand(1, 1, 64, 64, generator=torch.Generator().manual_seed(0)) * 255
+    with torch.inference_mode():
+        features = wide.encoder(grey)
+        assert torch.equal(wide.automatic(features), plain.automatic(features))
+        assert wide.automatic.context is not None
+        wide.automatic.context.added.weight.fill_(0.1)
+        assert not torch.equal(wide.automatic(features), plain.automatic(features))
+
+
+def test_a_whole_square_the_context_cannot_halve_is_refused() -> None:
+    with pytest.raises(ValidationError, match="whole_px 96 is not a multiple of 64"):
+        StudentConfig(whole_px=96, context=(16, 16))
+
+
+def test_a_missed_branch_costs_more_than_a_missed_border() -> None:
+    truth = torch.zeros(1, 48, 48, dtype=torch.bool)
+    truth[:, 20:28] = True
+    truth[:, 28:44, 22:26] = True
+    thin, broken = truth.clone(), truth.clone()
+    thin[:, 20:22] = False
+    broken[:, 28:44] = False
+    assert int((truth ^ thin).sum()) > int((truth ^ broken).sum())
+    losses = [
+        float(line_loss(torch.where(found, 9.0, -9.0), truth)) for found in (truth, thin, broken)
+    ]
+    assert losses[0] < 0.01
+    assert losses[1] < 0.01
+    assert losses[2] > 0.2

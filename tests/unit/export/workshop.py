@@ -176,7 +176,7 @@ def small_config(**changes: object) -> DistilConfig:
         "whole_every": 2,
         "whole_batch": 1,
         "parity_frames": 2,
-        "gate": StudentGate(iou_ratio=0.0),
+        "gate": StudentGate(iou_ratio=0.0, cldice_ratio=0.0, ds_worse_points=1e3, mld_worse_mm=1e3),
     }
     return DistilConfig.model_validate({**values, **changes})
 
