@@ -181,8 +181,9 @@ def asked_by_name(
             if code == case.code:
                 best = found[0].bitmap if found else np.zeros(case.frame.hw, dtype=bool)
                 told["concept_iou"].append(iou(best, case.codes == code))
-        # Where no name answers the segment, none is right.
-        right = fits[case.code] > 0 and fits[case.code] == max(fits.values())
+        # A name is right when it answers the segment better than every other; equal answers to
+        # several names tell none of them.
+        right = all(fits[case.code] > fit for code, fit in fits.items() if code != case.code)
         told["concept_right"].append(float(right))
     return told
 
