@@ -33,7 +33,7 @@ from jaxtyping import Bool
 from scipy.ndimage import gaussian_filter
 
 from bench.cvat_rounds import make_round, planned, push_ours, push_plainly, server
-from bench.harness import run
+from bench.harness import run_parts
 from casebook import masks
 from casebook.annotations import read_annotations
 from casebook.documents import read_document
@@ -312,14 +312,14 @@ def fault_figures(quick: bool) -> dict[str, float | None]:
     return {"faults_wrong": float(tally.duplicates + tally.lost + tally.torn)}
 
 
-def measure(quick: bool) -> dict[str, float | None]:
-    """All figures; small counts when quick."""
-    figures: dict[str, float | None] = {}
-    for part in (push_figures, pull_figures, memory_figures, kill_figures, fault_figures):
-        figures |= part(quick)
-        print(f"{part.__name__}: done", file=sys.stderr, flush=True)
-    return figures
+PARTS: dict[str, Callable[[bool], dict[str, float | None]]] = {
+    "push": push_figures,
+    "pull": pull_figures,
+    "memory": memory_figures,
+    "kills": kill_figures,
+    "faults": fault_figures,
+}
 
 
 if __name__ == "__main__":
-    run("cvat", measure, AIMS)
+    run_parts("cvat", PARTS, AIMS)
