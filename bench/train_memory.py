@@ -2,8 +2,12 @@
 
 LoRA as the rounds train it: bfloat16 by autocast, activations computed again instead of kept, a
 batch of 8 taken in 8 parts. Plainly: every weight in float32, activations kept, the batch at once.
-Each runs in a process of its own, on a GPU where there is one. On a processor both take a batch of
-1; the plain one is tried only where memory allows it, and its ratio is absent otherwise.
+Each runs in a process of its own, on a GPU where there is one.
+
+On a processor both take a batch of 1 and one step (`steps`), which holds what a first step costs
+besides; `peak_gb` is resident memory there. The plain training keeps its activations only where
+memory allows it (`plain_keeps_activations`), computes them again where there is less, and is absent
+where even that does not fit.
 """
 
 import json
@@ -28,17 +32,25 @@ from segmenter.tuning import Strategy
 
 AIMS = {"peak_gb": "<= 20", "trainable_fraction": "<= 0.01", "adapter_mb": "<= 20"}
 BATCH = 8
+LORA_CPU_GB = 8.0
+"""Free memory below which nothing of real size is tried on a processor."""
+AGAIN_CPU_GB = 14.0
+"""Free memory that training every weight needs with activations computed again: weights 3.4 GB,
+gradients and two moments of what boxes and clicks reach 5.6 GB, one block's activations besides."""
 PLAIN_CPU_GB = 40.0
-"""Memory below which training every weight on a processor is not tried: weights, gradients and two
-moments are 14 GB, the activations of one picture about as much again."""
+"""With activations kept, which are some 15 GB more for one picture."""
 
 
-def one_training(strategy: Strategy, quick: bool, steps: int) -> dict[str, float]:
+def one_training(
+    strategy: Strategy, quick: bool, steps: int, *, keeps_activations: bool
+) -> dict[str, float]:
     """Train some steps of boxes and clicks; peak memory, sizes and pictures per second."""
     on_gpu = torch.cuda.is_available()
     device = "cuda" if on_gpu else "cpu"
     is_lora = strategy == "lora"
-    sizes = (SMALLEST if quick else REAL).model_copy(update={"vit_checkpointed": is_lora})
+    sizes = (SMALLEST if quick else REAL).model_copy(
+        update={"vit_checkpointed": not keeps_activations}
+    )
     batch = BATCH if on_gpu or quick else 1
     config = TrainConfig(
         batch=batch,
@@ -100,11 +112,17 @@ def _peak_rss() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
 
 
-def _apart(strategy: Strategy, quick: bool, steps: int) -> dict[str, float] | None:
+def _apart(
+    strategy: Strategy, quick: bool, steps: int, *, keeps_activations: bool
+) -> dict[str, float] | None:
     """The figures of a training in a process of its own; none when memory ran out."""
     command = [sys.executable, "-m", "bench.train_memory", "--child", strategy, str(steps)]
+    flags = {"--quick": quick, "--keeps-activations": keeps_activations}
     told = subprocess.run(
-        [*command, *(["--quick"] if quick else [])], capture_output=True, text=True, check=False
+        [*command, *(flag for flag, is_set in flags.items() if is_set)],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if told.returncode:
         print(f"{strategy}: no figures, {told.stderr.strip().splitlines()[-1:]}")
@@ -113,36 +131,47 @@ def _apart(strategy: Strategy, quick: bool, steps: int) -> dict[str, float] | No
     return figures
 
 
+def _free_gb() -> float:
+    return float(psutil.virtual_memory().available) / 1e9
+
+
 def measure(quick: bool) -> dict[str, float | None]:
     """All figures."""
     on_gpu = torch.cuda.is_available()
-    steps = 4 if on_gpu or quick else 1
-    lora = _apart("lora", quick, steps)
+    is_tight = not (on_gpu or quick)
+    steps = 1 if is_tight else 4
+    figures: dict[str, float | None] = dict.fromkeys(
+        (
+            *("peak_gb", "trainable_fraction", "adapter_mb", "images_per_s_ratio"),
+            *("peak_gb_plain", "images_per_s", "plain_keeps_activations"),
+        )
+    ) | {"on_gpu": float(on_gpu), "steps": float(steps)}
+    if is_tight:
+        print("no GPU here: a batch of 1 on the processor; peak_gb is resident memory")
+        if _free_gb() < LORA_CPU_GB:
+            print(f"not tried: {_free_gb():.0f} GB of memory are free, {LORA_CPU_GB:.0f} needed")
+            return figures
+    lora = _apart("lora", quick, steps, keeps_activations=False)
     if lora is None:
-        return {"peak_gb": None, "trainable_fraction": None, "adapter_mb": None,
-                "images_per_s_ratio": None}  # fmt: skip
-    plain = None
-    free_gb = psutil.virtual_memory().available / 1e9
-    if on_gpu or quick or free_gb >= PLAIN_CPU_GB:
-        plain = _apart("full", quick, steps)
-    else:
-        print(
-            f"all weights: not tried, {free_gb:.0f} GB of memory are free, "
-            f"{PLAIN_CPU_GB:.0f} needed"
-        )
-    if not on_gpu:
-        print(
-            f"no GPU here: batch {lora['batch']:.0f} on the processor; peak_gb is resident memory"
-        )
-    return {
+        return figures
+    figures |= {
         "peak_gb": lora["peak_gb"],
-        "peak_gb_plain": plain["peak_gb"] if plain else None,
         "batch": lora["batch"],
-        "on_gpu": float(on_gpu),
         "trainable_fraction": lora["trainable"] / lora["parameters"],
         "adapter_mb": lora["adapter_mb"],
         "images_per_s": lora["images_per_s"],
-        "images_per_s_ratio": lora["images_per_s"] / plain["images_per_s"] if plain else None,
+    }
+    if is_tight and _free_gb() < AGAIN_CPU_GB:
+        print(f"all weights: not tried, {_free_gb():.0f} GB are free, {AGAIN_CPU_GB:.0f} needed")
+        return figures
+    keeps = not is_tight or _free_gb() >= PLAIN_CPU_GB
+    plain = _apart("full", quick, steps, keeps_activations=keeps)
+    if plain is None:
+        return figures
+    return figures | {
+        "peak_gb_plain": plain["peak_gb"],
+        "plain_keeps_activations": float(keeps),
+        "images_per_s_ratio": lora["images_per_s"] / plain["images_per_s"],
     }
 
 
@@ -150,6 +179,12 @@ if __name__ == "__main__":
     if "--child" in sys.argv:
         _, _, name, count, *rest = sys.argv
         chosen: Strategy = "lora" if name == "lora" else "full"
-        print(json.dumps(one_training(chosen, "--quick" in rest, int(count))))
+        told = one_training(
+            chosen,
+            "--quick" in rest,
+            int(count),
+            keeps_activations="--keeps-activations" in rest,
+        )
+        print(json.dumps(told))
     else:
         run("train_memory", measure, AIMS)

@@ -67,3 +67,27 @@ def test_an_earlier_mask_changes_the_answer_only_where_it_is_given(small: Sam3) 
         mixed, _ = small.decode(features, points, labels, earlier, torch.tensor([True, False]))
     assert not torch.allclose(mixed[0], plain[0], atol=1e-4)
     assert torch.allclose(mixed[1], plain[1], atol=1e-4)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="under CUDA torch's own attention is used")
+@pytest.mark.parametrize("tokens", [64, 600], ids=["written out", "fused"])
+def test_attention_on_a_processor_has_torchs_values_and_gradients(tokens: int) -> None:
+    attention = vars(import_upstream(("sam3.model.vitdet",))["sam3.model.vitdet"])["F"]
+    asked = [torch.randn(1, 2, tokens, 16, requires_grad=True) for _ in range(3)]
+    found = attention.scaled_dot_product_attention(*asked)
+    ours = torch.autograd.grad(found.square().sum(), asked)
+    expected = torch.nn.functional.scaled_dot_product_attention(*asked)
+    theirs = torch.autograd.grad(expected.square().sum(), asked)
+    assert torch.allclose(found, expected, atol=1e-5)
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.allclose(one, other, atol=1e-4)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="under CUDA torch's own attention is used")
+def test_attention_over_many_tokens_keeps_no_map_of_all_pairs() -> None:
+    attention = vars(import_upstream(("sam3.model.vitdet",))["sam3.model.vitdet"])["F"]
+    asked = torch.randn(1, 1, 1024, 8)
+    with torch.profiler.profile(profile_memory=True) as told:
+        attention.scaled_dot_product_attention(asked, asked, asked)
+    largest = max(event.self_cpu_memory_usage for event in told.key_averages())
+    assert 0 < largest < 1024 * 1024 * 4
