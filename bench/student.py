@@ -1,19 +1,26 @@
 """The released student on two CPU threads, beside the same student in torch and its teacher.
 
-Measured on the bundle of the workspace ($ANGIOLOOP_HOME) that is in use; without one all figures
-but ARCADE's are absent. `frame_ms_median`: one 512 px frame in memory to tree, candidates, masks
-and QCA. `prompt_ms_median`: a later click on a frame that was asked before. `ort_ratio_vs_torch`:
-times of the automatic maps of one frame, torch eager over the ONNX runtime, turn by turn.
-`encoder_ratio_vs_teacher`: one pass of the real-size SAM 3's image encoder with random weights over
-one of the student's encoder, each at the resolution it works in, which are printed. `cine_s`: the
+Parts, which `--part` measures apart (with `--keep` the others' figures stay as they were):
+
+`speed`: `frame_ms_median`, one 512 px frame in memory to tree, candidates, masks and QCA;
+`prompt_ms_median`, a later click on a frame that was asked before; `ort_ratio_vs_torch`, times of
+the automatic maps of one frame, torch eager over the ONNX runtime, turn by turn; `cine_s`, the
 whole `angioinfer run`, from its start as a new process, over a run of 60 frames of 12 bits to
-tables, SEG, overlays and film; `cine_no_film_s` without the film; `peak_rss_mb` is the greatest of
-both. `cold_start_s`: a new process until the graphs are loaded (`angioinfer verify`). `install_mb`:
-files of all packages of the extra `infer`, dependencies of dependencies too, as installed here.
-The ratios to the teacher are those of the bundle's gates. `iou_without_teacher`: a student taught
+tables, SEG, overlays and film; `cine_no_film_s` without the film; `peak_rss_mb`, the greatest of
+both; `cold_start_s`, a new process until the graphs are loaded (`angioinfer verify`).
+`encoder`: `encoder_ratio_vs_teacher`, one pass of the real-size SAM 3's image encoder with random
+weights over one of the student's encoder, each at the resolution it works in, which are printed.
+`gates`: the ratios to the teacher as the bundle tells them; `iou_without_teacher`, a student taught
 as many steps on the experts' masks alone, on the same frozen frames; taught now, from the exercises
-the distillation left in the workspace, when the bundle does not tell. `arcade_…`: student_tree.py,
-on the folder $ANGIOLOOP_ARCADE_DIR. With --quick only what takes seconds is measured.
+the distillation left in the workspace, when the bundle does not tell. `bundle_mb`.
+`tree`: `arcade_…`, student_tree.py on the folder $ANGIOLOOP_ARCADE_DIR; killed, it goes on from its
+last checkpoint in the workspace.
+`size`: `install_mb`, files of all packages of the extra `infer`, dependencies of dependencies too,
+as installed here.
+
+All but the last two are measured on the bundle of the workspace ($ANGIOLOOP_HOME) that is in use,
+and are absent without one. `…_threads` are those really had: two, or fewer where the process is
+held to fewer cores. With --quick only what takes seconds is measured.
 """
 
 import os
@@ -22,7 +29,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from statistics import median
@@ -30,13 +38,14 @@ from statistics import median
 import numpy as np
 import psutil
 import torch
+from jaxtyping import UInt16
 from packaging.requirements import Requirement
 
 from angio.dicom.write import XaHeader, write_xa
 from angio.phantoms.bolus import draw_bolus
 from angio.phantoms.render import render_cine
 from angio.rendering import render
-from bench.harness import run
+from bench.harness import run_parts
 from bench.student_tree import train_and_score
 from casebook.errors import ModelError
 from casebook.home import Home
@@ -47,6 +56,7 @@ from export.bundle import Bundle, read_bundle
 from export.distil import EXERCISES, scores_without_teacher
 from export.exercises import read_exercises
 from export.infer import analyse
+from export.machine import cores
 from export.release import as_segmenter
 from export.runtime import load_graphs, segmenter_of
 from export.settings import DistilConfig
@@ -68,19 +78,12 @@ AIMS = {
     "bundle_mb": "<= 40",
     "cold_start_s": "<= 2",
 }
-OTHERS = (
-    "iou_without_teacher",
-    "arcade_auto_cldice",
-    "arcade_held_out_dice",
-    "arcade_train_minutes",
-    "arcade_train_core_minutes",
-    "cine_no_film_s",
-)
-THREADS = 2
+THREADS = min(2, cores())
 TURNS = 20
 TEACHER_GB = 8
 """Memory that must be free for the real-size teacher's encoder in float32."""
 MB = 2**20
+Figures = dict[str, float | None]
 ROOT = Path(__file__).resolve().parents[1]
 BASE = ROOT / "conf" / "tiny-base" / FILE
 
@@ -168,25 +171,23 @@ def alone_iou(home: Home, bundle: Bundle, base: Path | None = BASE) -> float | N
     return scores.iou if scores else None
 
 
-def tree_figures(home: Home, quick: bool) -> dict[str, float | None]:
-    """The automatic tree on real angiograms; nothing where there are none."""
+def tree_figures(quick: bool) -> Figures:
+    """The automatic tree on real angiograms; absent where there are none."""
+    names = ("auto_dice", "auto_cldice", "held_out_dice", "train_minutes", "train_core_minutes")
+    figures: Figures = dict.fromkeys(f"arcade_{name}" for name in (*names, "train_threads"))
     folder = os.environ.get("ANGIOLOOP_ARCADE_DIR")
     if not folder:
-        return {}
-    with tempfile.TemporaryDirectory() as place:
-        directory = Path(place) if quick else home.root / "bench" / "student-tree"
-        found = train_and_score(Path(folder), directory, quick=quick)
+        print("ARCADE: not measured; set ANGIOLOOP_ARCADE_DIR to its folder")
+        return figures
+    with tempfile.TemporaryDirectory() as place, _torch_threads():
+        kept = Home.resolve().root / "bench" / "student-tree"
+        found = train_and_score(Path(folder), Path(place) if quick else kept, quick=quick)
     print(
         f"ARCADE: {found.n_params:,} weights taught on {found.taught} pictures, cut at logit "
         f"{found.cut:.2f}, scored on {found.scored}"
     )
-    return {
-        "arcade_auto_dice": found.dice,
-        "arcade_auto_cldice": found.cldice,
-        "arcade_held_out_dice": found.held_out_dice,
-        "arcade_train_minutes": found.minutes,
-        "arcade_train_core_minutes": found.core_minutes,
-    }
+    told = (found.dice, found.cldice, found.held_out_dice, found.minutes, found.core_minutes)
+    return dict(zip(figures, (*told, float(found.threads)), strict=True))
 
 
 def command(*arguments: str | Path) -> tuple[float, float | None]:
@@ -242,42 +243,54 @@ def installed_mb(extra: str) -> float:
     return sum(sizes.values()) / MB
 
 
-def _bundle() -> tuple[Home, Path, Bundle] | None:
+def _released() -> tuple[Home, Path, Bundle] | None:
     home = Home.resolve()
     version = Registry(home).released()
     if version is None:
+        print("no student is released in this workspace")
         return None
     folder = home.models / "released" / version
     return home, folder, read_bundle(folder)
 
 
-def measure(quick: bool) -> dict[str, float | None]:
-    """The figures; absent where no student is released."""
-    figures: dict[str, float | None] = dict.fromkeys((*AIMS, *OTHERS))
+@contextmanager
+def _torch_threads() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(THREADS)
-    figures |= tree_figures(Home.resolve(), quick)
-    found = _bundle()
-    if found is not None:
-        figures |= _of_bundle(*found, quick)
-    torch.set_num_threads(before)
-    return figures
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
-def _of_bundle(home: Home, folder: Path, bundle: Bundle, quick: bool) -> dict[str, float | None]:
-    figures: dict[str, float | None] = {}
-    n_frames, n_shown, clicks = (6, 2, 3) if quick else (60, 20, 20)
+def _cine(quick: bool) -> tuple[UInt16[np.ndarray, "t h w"], list[int]]:
+    """A generated run, and which of its frames are shown."""
+    n_frames, n_shown = (6, 2) if quick else (60, 20)
     rng = np.random.default_rng(20261121)
     pixels = render_cine(rng, draw_bolus(rng, n_frames).scene)
+    return pixels, np.linspace(0, n_frames - 1, n_shown).astype(int).tolist()
+
+
+def speed_figures(quick: bool) -> Figures:
+    """Times and memory of the bundle in use."""
+    names = ("frame_ms_median", "prompt_ms_median", "ort_ratio_vs_torch", "cine_s")
+    others = ("cine_no_film_s", "peak_rss_mb", "cold_start_s", "timed_threads")
+    figures: Figures = dict.fromkeys((*names, *others))
+    found = _released()
+    if found is None:
+        return figures
+    home, folder, bundle = found
+    pixels, at = _cine(quick)
     segmenter = segmenter_of(bundle, load_graphs(folder, THREADS))
-    shown = [Frame(render(pixels[at])) for at in np.linspace(0, n_frames - 1, n_shown).astype(int)]
-    figures["prompt_ms_median"] = prompt_ms(segmenter, shown, clicks)
-    figures["ort_ratio_vs_torch"] = _torch_ratio(home, bundle, segmenter, shown)
+    shown = [Frame(render(pixels[frame])) for frame in at]
+    figures["timed_threads"] = float(THREADS)
+    figures["prompt_ms_median"] = prompt_ms(segmenter, shown, 3 if quick else 20)
+    with _torch_threads():
+        figures["ort_ratio_vs_torch"] = _torch_ratio(home, bundle, segmenter, shown)
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "run.dcm"
         write_xa(path, _header(), pixels, syntax="raw")
-        frames = np.linspace(0, n_frames - 1, n_shown).astype(int).tolist()
-        spent = [analyse(segmenter, path, "run", frame=at).result.analyse_ms for at in frames]
+        spent = [analyse(segmenter, path, "run", frame=one).result.analyse_ms for one in at]
         figures["frame_ms_median"] = median(spent)
         given = ("run", path, "--bundle", folder, "--threads", str(THREADS), "--out")
         figures["cine_s"], film_mb = command(*given, Path(place) / "film")
@@ -285,16 +298,39 @@ def _of_bundle(home: Home, folder: Path, bundle: Bundle, quick: bool) -> dict[st
         figures["peak_rss_mb"] = max(film_mb, plain_mb) if film_mb and plain_mb else None
     starts = [command("verify", folder)[0] for _ in range(1 if quick else 5)]
     figures["cold_start_s"] = median(starts)
-    figures["bundle_mb"] = sum(one.stat().st_size for one in folder.iterdir()) / MB
-    figures["install_mb"] = installed_mb("infer")
-    figures["iou_ratio_vs_teacher"] = bundle.gates.iou_ratio
-    figures["cldice_ratio_vs_teacher"] = bundle.gates.cldice_ratio
-    figures["iou_without_teacher"] = bundle.gates.iou_without_teacher
-    if not quick:
-        figures["encoder_ratio_vs_teacher"] = teacher_ratio(segmenter, shown[0])
-        if bundle.gates.iou_without_teacher is None:
-            figures["iou_without_teacher"] = alone_iou(home, bundle)
     return figures
+
+
+def encoder_figures(quick: bool) -> Figures:
+    """The student's encoder beside the real-size teacher's; absent with --quick."""
+    found = None if quick else _released()
+    if found is None:
+        return {"encoder_ratio_vs_teacher": None}
+    _, folder, bundle = found
+    pixels, at = _cine(quick=True)
+    segmenter = segmenter_of(bundle, load_graphs(folder, THREADS))
+    return {"encoder_ratio_vs_teacher": teacher_ratio(segmenter, Frame(render(pixels[at[0]])))}
+
+
+def gate_figures(quick: bool) -> Figures:
+    """What the bundle in use reaches beside its teacher, and its size."""
+    names = ("iou_ratio_vs_teacher", "cldice_ratio_vs_teacher", "iou_without_teacher", "bundle_mb")
+    found = _released()
+    if found is None:
+        return dict.fromkeys(names)
+    home, folder, bundle = found
+    alone = bundle.gates.iou_without_teacher
+    if alone is None and not quick:
+        with _torch_threads():
+            alone = alone_iou(home, bundle)
+    size_mb = sum(one.stat().st_size for one in folder.iterdir()) / MB
+    told = (bundle.gates.iou_ratio, bundle.gates.cldice_ratio, alone, size_mb)
+    return dict(zip(names, told, strict=True))
+
+
+def size_figures(quick: bool) -> Figures:
+    """What the deployment machine installs."""
+    return {"install_mb": installed_mb("infer")}
 
 
 def _torch_ratio(
@@ -310,5 +346,14 @@ def _torch_ratio(
     return ort_ratio(ours, as_segmenter(student, bundle.version, bundle.labels), frames)
 
 
+PARTS: dict[str, Callable[[bool], Figures]] = {
+    "speed": speed_figures,
+    "encoder": encoder_figures,
+    "gates": gate_figures,
+    "size": size_figures,
+    "tree": tree_figures,
+}
+
+
 if __name__ == "__main__":
-    run("student", measure, AIMS)
+    run_parts("student", PARTS, AIMS)

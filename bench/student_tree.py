@@ -3,7 +3,8 @@
 The split is frozen: of the pictures ARCADE calls train, the `HELD_OUT` whose names hash lowest only
 choose the cut of the map, the others teach; those it calls val are scored and choose nothing. The
 score is that of the shipped form: ONNX graphs, whole pictures, the tree's concept, no prompt.
-Settings are conf/arcade/tree.yaml; a killed training goes on from its last checkpoint.
+Settings are conf/arcade/tree.yaml; a killed training goes on from its last checkpoint. `Spent`
+counts the processor time of all its parts, steps lost at a kill included.
 """
 
 import hashlib
@@ -14,9 +15,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 from angio.arcade import ArcadeImage, expert_masks, read_arcade
+from casebook.documents import Document, read_document, write_document
 from casebook.labels import LabelSet, read_labels
 from casebook.metrics import cldice, dice
 from casebook.protocols import Frame, Prompt
@@ -36,6 +39,15 @@ LABELS = ROOT / "conf" / "labels" / "arcade.yaml"
 HELD_OUT = 20
 QUICK = ("train.steps=2", "early_steps=1", "early_px=128", "student.whole_px=128")
 QUICK_PICTURES = 4
+SPENT = "spent.json"
+
+
+class Spent(Document):
+    """What a training has taken so far, kept beside its checkpoints."""
+
+    processor_s: float
+    threads: int
+    """The most that any part of it had."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +69,10 @@ class TreeFigures:
     """Logit above which a pixel belongs to the tree, chosen on the held-out pictures."""
     held_out_dice: float
     minutes: float
-    """Of training, by the clock; checkpoints and earlier parts of a resumed run are counted."""
-    core_minutes: float | None
-    """Processor time of the training; none when it was resumed."""
+    """Of training, by the clock; the steps of earlier parts of a resumed run are counted."""
+    core_minutes: float
+    """Processor time of the training, all parts."""
+    threads: int
     n_params: int
     taught: int
     scored: int
@@ -122,6 +135,12 @@ def tree_scores(segmenter: StudentSegmenter, shown: Sequence[Picture]) -> tuple[
     return float(np.mean(overlaps)), float(np.mean(lines))
 
 
+def spent_before(directory: Path) -> Spent:
+    """What earlier parts of a training took; nothing where none was begun."""
+    path = directory / SPENT
+    return read_document(path, Spent) if path.is_file() else Spent(processor_s=0.0, threads=0)
+
+
 def train_and_score(
     root: Path, directory: Path, *, quick: bool, overrides: Sequence[str] = ()
 ) -> TreeFigures:
@@ -145,15 +164,17 @@ def train_and_score(
     count = QUICK_PICTURES if quick else len(images)
     taught, held, val = (pictures_of(part[:count], labels) for part in (to_teach, to_cut, to_score))
     student = start_student(config, labels)
-    resumed = directory.is_dir() and any(directory.glob("step-*.safetensors"))
-    started = time.process_time()
+    before, started = spent_before(directory), time.process_time()
+    threads = max(before.threads, torch.get_num_threads())
 
     def tell(at: Progress) -> None:
         shown = " ".join(f"{name} {value:.3f}" for name, value in at.figures.items())
         print(f"  step {at.step} of {at.steps}, {at.seconds:.0f} s: {shown}", flush=True)
+        taken = before.processor_s + time.process_time() - started
+        write_document(directory / SPENT, Spent(processor_s=taken, threads=threads))
 
     fitted = train_student(student, exercises_of(taught, labels, config), config, directory, tell)
-    spent = time.process_time() - started
+    spent = spent_before(directory)
     maps = calibrated(student, exercises_of(held, labels, config), automatic_maps(labels))
     with tempfile.TemporaryDirectory() as place:
         export_student(student, Path(place))
@@ -168,7 +189,8 @@ def train_and_score(
         cut=next(one.threshold for one in maps if one.role == "tree"),
         held_out_dice=held_out_dice,
         minutes=fitted.seconds / 60,
-        core_minutes=None if resumed else spent / 60,
+        core_minutes=spent.processor_s / 60,
+        threads=spent.threads,
         n_params=student.n_params,
         taught=len(taught),
         scored=len(val),

@@ -1,6 +1,5 @@
 """The student on the ONNX runtime: what runs on the deployment machine. Never loads torch."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from jaxtyping import Float32, Int64
 from casebook.errors import ConfigError, ModelError
 from export.answers import Maps, StudentSegmenter
 from export.bundle import Bundle, read_bundle
+from export.machine import cores
 from export.namer import Names, read_names
 from export.precision import GRAPHS, Precision, file_of, precision_for
 
@@ -107,7 +107,7 @@ def load_graphs(
 
     Args:
         folder: of the bundle.
-        threads: of the CPU; by default the machine's cores, at most 4.
+        threads: of the CPU; by default the cores the process may use, at most 4.
         provider: a name of `PROVIDERS`; else the best installed.
         precision: the arithmetic of the graphs taken.
 
@@ -115,7 +115,7 @@ def load_graphs(
         ModelError: a file is missing or the ONNX runtime cannot load it.
         ConfigError: the provider is not installed here.
     """
-    count = threads or min(os.cpu_count() or 1, 4)
+    count = threads or min(cores(), 4)
     names = providers(provider)
     return OnnxGraphs(
         *(_session(folder / file_of(graph, precision), count, names) for graph in GRAPHS)
