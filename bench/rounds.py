@@ -59,6 +59,7 @@ CASES = (20, 40, 20)
 STEPS = (30, 40, 40)
 KILLS = 100
 DATA_STEPS = 30
+QUICK_CASES = (3, 3, 2)
 QUICK_STEPS = (2, 2, 2)
 QUICK_KILLS = 2
 Figures = dict[str, float | None]
@@ -66,14 +67,14 @@ Figures = dict[str, float | None]
 
 def _plan(quick: bool) -> Plan:
     """Patients of four cases each."""
-    counts = (3, 1, 1) if quick else (20, 5, 10)
+    counts = (2, 1, 1) if quick else (20, 5, 10)
     train, val, test = ((None,) * count for count in counts)
     return Plan(train, val, test)
 
 
 def _one_sided(quick: bool) -> Plan:
     """Right coronaries enough for round 1, left ones for the rest, both scored."""
-    right, left, val, test = (1, 2, 1, 1) if quick else (5, 15, 3, 6)
+    right, left, val, test = (1, 1, 1, 1) if quick else (5, 15, 3, 6)
 
     one: tuple[Side, ...] = ("right",)
     other: tuple[Side, ...] = ("left",)
@@ -110,7 +111,7 @@ def _rounds_by_chance(drawn: Sequence[Drawn], seed: int, quick: bool) -> dict[st
     """The round of every training case."""
     names = sorted(one.case.case_id for one in drawn if one.case.split is Split.TRAIN)
     np.random.default_rng([22, seed]).shuffle(names)
-    counts = (4, 4, 4) if quick else CASES
+    counts = QUICK_CASES if quick else CASES
     numbers = [number for number, count in enumerate(counts, start=1) for _ in range(count)]
     return dict(zip(names, numbers, strict=False))
 
@@ -120,7 +121,7 @@ def _rounds_by_side(drawn: Sequence[Drawn], quick: bool) -> dict[str, int]:
     train = [one for one in drawn if one.case.split is Split.TRAIN]
     right = [one.case.case_id for one in train if is_right(one)]
     left = [one.case.case_id for one in train if not is_right(one)]
-    second = 4 if quick else CASES[1]
+    second = 2 if quick else CASES[1]
     return {
         **dict.fromkeys(right, 1),
         **dict.fromkeys(left[:second], 2),
@@ -157,7 +158,7 @@ def iou_by_round(quick: bool) -> Figures:
         print(f"  seed {seed}: base and rounds {shown}, {time.monotonic() - started:.0f} s",
               flush=True)  # fmt: skip
     figures: Figures = {"seeds": float(len(seeds))}
-    for number, count in enumerate((4, 4, 4) if quick else CASES, start=1):
+    for number, count in enumerate(QUICK_CASES if quick else CASES, start=1):
         figures[f"cases_round_{number}"] = float(count)
         figures[f"steps_round_{number}"] = float((QUICK_STEPS if quick else STEPS)[number - 1])
     figures |= _over_seeds("iou_base", box[0])

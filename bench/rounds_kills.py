@@ -27,6 +27,7 @@ from casebook.rounds import RoundFolder
 from tests.unit.trainer.workspace import make_conf, make_workspace, truth_set
 from trainer.chain import queue_steps, steps_left, steps_of
 from trainer.evaluate import read_evaluation
+from trainer.leftovers import temporaries
 from trainer.requests import failure, pending
 from trainer.results import Candidate, Decision, Promotion
 
@@ -34,6 +35,8 @@ LIMIT_S = 600.0
 STARTING = 0.15
 """Share of kills while the worker starts; the others while it works."""
 KILLS_A_CHAIN = 8
+REACH = 0.5
+"""How long a worker lives at most, as a share of what the whole chain takes in peace."""
 SETTINGS = ("train.lr=1e-3", "evaluate.details=false")
 Figures = dict[str, float | None]
 
@@ -99,7 +102,12 @@ def end_state(home: Home) -> dict[str, str]:
         "audit": sorted({(line.action, line.subject, line.reason) for line in audit}),
         "left": (steps_left(folder), pending(folder), failure(folder)),
         "models": sorted(card.model_id for card in Registry(home).cards()),
-        "files": sorted(path.name for path in folder.path.iterdir() if path.is_file()),
+        # What a kill leaves half-written has no name to be read by; it is counted, and swept later.
+        "files": sorted(
+            path.name
+            for path in folder.path.iterdir()
+            if path.is_file() and path.name not in temporaries(folder)
+        ),
     }
     own = {candidate.model_id: "CANDIDATE", folder.manifest_sha256(): "MANIFEST"}
     texts = {name: str(value) for name, value in found.items()}
@@ -129,7 +137,7 @@ def _chain(
                 continue
             if rng.random() >= STARTING:
                 _until(partial(_goes_on, folder, seen), "a worker's first step")
-            time.sleep(rng.uniform(0, work_s))
+            time.sleep(rng.uniform(0, REACH * work_s))
             if pending(folder) is not None:
                 done += kill_workers(home)
         _finish(folder)
@@ -183,7 +191,7 @@ def killed_chains(kills: int) -> Figures:
     """Chains of a round 1 under SIGKILL, each compared with one nobody disturbed."""
     rng = random.Random(7)  # noqa: S311 - moments, not secrets
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    done = chains = wrong = given_up = 0
+    done = chains = wrong = given_up = half_written = 0
     with tempfile.TemporaryDirectory(prefix="bench-kills-") as scratch:
         conf = make_conf(Path(scratch), steps=30, every=5)
         calm, *_ = _chain(Path(scratch) / "calm", conf, rng, 0, 0.0)
@@ -203,6 +211,7 @@ def killed_chains(kills: int) -> Figures:
             chains += 1
             done += count
             given_up += often
+            half_written += len(temporaries(RoundFolder(home, 1)))
             print(f"  chain {chains}: {count} kills, {done} in all, different: "
                   f"{', '.join(different) or 'nothing'}", flush=True)  # fmt: skip
             for name in different:
@@ -212,6 +221,7 @@ def killed_chains(kills: int) -> Figures:
         "kill_chains": float(chains),
         "wrong_end_states": float(wrong),
         "kill_given_up": float(given_up),
+        "kill_half_written": float(half_written),
         "kill_work_s": work_s,
     }
 

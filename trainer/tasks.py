@@ -23,6 +23,7 @@ from trainer.control import control
 from trainer.decide import decide, promote
 from trainer.distil import distil
 from trainer.evaluate import evaluate
+from trainer.leftovers import sweep
 from trainer.propagate import propagate
 from trainer.propose import propose
 from trainer.report import report
@@ -67,6 +68,7 @@ def run_step(step: str, work: Work, asked: datetime | None = None) -> None:
     with locked(folder.file(".lock"), f"round {folder.number:02d}", timeout_s=LOCK_WAIT_S):
         if asked is not None and cancellation.is_cancelled(folder, asked):
             raise cancellation.close(folder) or cancellation.error(folder)
+        sweep(folder)
         try:
             requests.begin(folder, step, work.conf, work.overrides)
             folder.event(step, "started", 0.0)
