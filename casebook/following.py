@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float32
 
 from casebook import masks, metrics
-from casebook.errors import DataError
+from casebook.errors import DataError, PromptError
 from casebook.protocols import Frame, Prediction, Prompt, Segmenter
 
 MARGIN = 0.15
@@ -63,12 +63,28 @@ class Follower:
         self._segmenter = segmenter
 
     def start(self, frame: Frame, bitmap: Bool[np.ndarray, "h w"]) -> Followed:
-        """A memory that knows this mask."""
+        """A memory that knows this mask.
+
+        Raises:
+            PromptError: the mask is empty or of another size than the frame.
+        """
+        if bitmap.shape != frame.hw:
+            raise PromptError(
+                f"the mask is {bitmap.shape[1]}×{bitmap.shape[0]} px, the frame "
+                f"{frame.hw[1]}×{frame.hw[0]}; draw it on this frame"
+            )
+        if not bitmap.any():
+            raise PromptError("the mask to follow is empty; draw it first")
         return Followed(bitmap, None)
 
     def step(self, memory: object, frame: Frame) -> tuple[Followed, Prediction]:
-        """The mask near the last one; its score falls with the overlap, to 0 when it is lost."""
-        assert isinstance(memory, Followed)  # noqa: S101 - only `start` and `step` make memories
+        """The mask near the last one; its score falls with the overlap, to 0 when it is lost.
+
+        Raises:
+            PromptError: the memory is not this tracker's, or the frame has another size.
+        """
+        if not isinstance(memory, Followed) or memory.bitmap.shape != frame.hw:
+            raise PromptError("this is not the run that was started; start tracking again")
         prompt = Prompt(box_xyxy=_grown(memory.bitmap), mask_logits=memory.logits, view=frame.view)
         found = self._segmenter.predict(self._segmenter.embed(frame), prompt.checked(frame.hw))
         best = found[0] if found else None

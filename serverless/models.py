@@ -1,7 +1,8 @@
 """Which models the functions serve, and how each is loaded.
 
 `teacher`: the promoted adapter over its base, or the bare tiny base before the first promotion.
-`student`: the released ONNX bundle, which needs no torch. The environment says which and where:
+`student`: the released ONNX bundle, which needs no torch. Any other name is a segmenter a package
+brings (`casebook/members.py`), with its weights in `models/NAME`. The environment says which:
 ANGIOLOOP_HOME (the workspace), ANGIOLOOP_CONF (the configuration), ANGIOLOOP_MODEL (see above),
 ANGIOLOOP_TRACKS (Redis for tracks, else this process), ANGIOLOOP_SHARED (the shared model process).
 """
@@ -21,6 +22,7 @@ from casebook.following import Follower
 from casebook.handler import Handler, Kind, Model, ServeConfig
 from casebook.home import Home
 from casebook.labels import LabelSet, read_labels
+from casebook.members import members, open_member, tracker_of
 from casebook.protocols import Segmenter, Tracker
 from casebook.registry import Registry
 from casebook.specialists import Specialists, read_specialists
@@ -126,12 +128,14 @@ def live_model(tell: Tell) -> LiveModel[Choice]:
             return None if found is None else others[found.model_id]
 
         tracks: Tracks = here
-        if elsewhere is not None:
-            tracks = RedisTracks(elsewhere, Follower(model.segmenter), model.model_id)
+        tracker = model.tracker
+        if elsewhere is not None:  # only what a follower remembers can leave the process
+            tracker = Follower(model.segmenter)
+            tracks = RedisTracks(elsewhere, tracker, model.model_id)
         return Handler(
             model.segmenter,
             labels,
-            tracker=model.tracker,
+            tracker=tracker,
             calibration=model.calibration,
             choose=choose if others else None,
             measure=vessel_attributes,
@@ -181,7 +185,12 @@ def _source(home: Home, conf: Path, config: ServingConfig) -> tuple[Load, Callab
         return _teachers(home, conf, config), registry.promoted
     if kind == "student":
         return _students(home), registry.released
-    raise ConfigError(f"ANGIOLOOP_MODEL is {kind!r}; expected teacher or student")
+    if kind in members():
+        return _member(home, kind), lambda: kind
+    raise ConfigError(
+        f"ANGIOLOOP_MODEL is {kind!r}; expected teacher, student, or an installed segmenter "
+        f"({', '.join(members())})"
+    )
 
 
 def _teachers(home: Home, conf: Path, config: ServingConfig) -> Load:
@@ -208,6 +217,14 @@ def _students(home: Home) -> Load:
             raise ModelError(f"no student is released in {home.models}; run `make distil` first")
         student = load_student(home.models / "released" / version)
         return student, Follower(student)
+
+    return load
+
+
+def _member(home: Home, name: str) -> Load:
+    def load(_: str | None) -> tuple[Segmenter, Tracker]:
+        segmenter = open_member(name, home.models / name)
+        return segmenter, tracker_of(segmenter)
 
     return load
 

@@ -26,6 +26,7 @@ from segmenter.fit import LoraConfig
 from segmenter.sam3 import SMALLEST, build
 from segmenter.weights import base_sha256, load_base, save_base
 from serverless import auto_annotation
+from tests.fakes.small_sam2 import save_small_sam2
 
 ROOT = Path(__file__).resolve().parents[2]
 PIXELS = np.full((96, 96), 170, dtype=np.uint8)
@@ -203,5 +204,29 @@ def test_sam3s_own_memory_can_be_the_tracker(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("home")
 def test_an_unknown_kind_of_model_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANGIOLOOP_MODEL", "oracle")
-    with pytest.raises(ConfigError, match="'oracle'; expected teacher or student"):
+    with pytest.raises(ConfigError, match=r"'oracle'; expected teacher, student, or .*sam2"):
         Worker(ROOT / "serverless" / "interactor")
+
+
+def test_a_segmenter_that_a_package_brings_is_served_by_its_name(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_small_sam2(home.models / "sam2")
+    monkeypatch.setenv("ANGIOLOOP_MODEL", "sam2")
+    answer = ask(Worker(ROOT / "serverless" / "interactor"), obj_bbox=[[8, 36], [82, 56]])
+    assert answer.status == 200, answer.body
+    assert dict(answer.headers)["X-Model-Id"] == "sam2"
+    worker = Worker(ROOT / "serverless" / "tracker")
+    shape = {"type": "mask", "points": masks.to_cvat(PIXELS < 100)}
+    started = json.loads(ask(worker, shapes=[shape]).body)
+    assert len(json.loads(ask(worker, states=started["states"]).body)["states"]) == 1
+
+
+def test_without_its_weights_the_command_that_fetches_them_is_told(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not (home.models / "sam2").exists()
+    monkeypatch.setenv("ANGIOLOOP_MODEL", "sam2")
+    answer = ask(Worker(ROOT / "serverless" / "interactor"), obj_bbox=[[8, 36], [82, 56]])
+    assert answer.status == 503
+    assert "segmenter.sam2_weights" in json.loads(answer.body)["error"]

@@ -1,7 +1,8 @@
 """What every Segmenter keeps: coordinates, sizes, scores, refusals and repeatability.
 
 One suite for all of them: the tiny SAM 3 with random weights, the shipped base where it is there,
-the real one where its weights are (`ANGIOLOOP_SAM3`), and the ONNX student.
+the real one where its weights are (`ANGIOLOOP_SAM3`), the ONNX student, and a small SAM 2 with
+random weights.
 """
 
 import os
@@ -19,9 +20,11 @@ from export.onnx import export_student
 from export.release import as_segmenter
 from export.runtime import load_graphs
 from export.student import Student
+from segmenter.sam2_weights import open_sam2
 from segmenter.sam3 import Sam3Config, build
 from segmenter.teacher import load_teacher
 from segmenter.weights import save_base
+from tests.fakes.small_sam2 import save_small_sam2
 from tests.unit.export.workshop import LABELS, SMALL, unchecked
 
 SHIPPED = Path(__file__).resolve().parents[2] / "conf" / "tiny-base"
@@ -55,11 +58,17 @@ def _student(folder: Path) -> Segmenter:
     return replace(in_torch, graphs=load_graphs(folder, 1))
 
 
+def _sam2(folder: Path) -> Segmenter:
+    save_small_sam2(folder)
+    return open_sam2(folder)
+
+
 FACTORIES: dict[str, Factory] = {
     "tiny, random weights": _random_tiny,
     "tiny, as shipped": _shipped_tiny,
     "real": _real,
     "ONNX student, random weights": _student,
+    "SAM 2, random weights": _sam2,
 }
 
 
