@@ -3,12 +3,10 @@
 ``python -m export.student_base --minutes 35``. Distillation starts from it.
 """
 
-import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
-import click
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,20 +14,17 @@ from safetensors.torch import save
 from torch import Tensor
 
 from casebook.documents import sha256_of, write_bytes, write_document
-from casebook.errors import AngioloopError, ModelError
+from casebook.errors import ModelError
 from casebook.registry import ModelCard
 from export.lessons import Lesson, PromptLesson, WholeLesson, lesson_loss, prompt_loss, whole_loss
 from export.student import Student, StudentConfig
-from segmenter.fit import Progress, TrainConfig, fit
+from segmenter.fit import Progress, TrainConfig
 from segmenter.interactive import PromptMix
+from segmenter.pretraining import HELD_OUT_SEED, PICTURES, command, commit, fit_base
 from segmenter.shapes import Picture, draw_picture
-
-log = logging.getLogger(__name__)
 
 FILE = "student.safetensors"
 LICENCE = "Apache-2.0; trained by the angioloop project from random initialisation."
-HELD_OUT_SEED = 2**40
-"""Held-out pictures are drawn from seeds no training step reaches."""
 _TARGETS_PER_PICTURE = 3
 _MAPS = ("line", "narrowing")
 """What the automatic head's channels learn first: everything long, and where it narrows."""
@@ -116,12 +111,13 @@ def write_base(
         n_params=student.n_params,
         n_trainable=student.n_params,
         data={
-            "pictures": "generic synthetic shapes, segmenter/shapes.py; nothing medical",
+            "pictures": PICTURES,
             "steps": progress.step,
             "pictures_drawn": progress.step * config.batch,
         },
         config=config.model_dump(mode="json"),
         seed=config.seed,
+        commit=commit(),
         figures={**figures, "seconds": progress.seconds},
         files={FILE: sha256_of(payload)},
         licence=LICENCE,
@@ -165,7 +161,6 @@ def pretrain(config: TrainConfig, sizes: StudentConfig, *, directory: Path, out:
     student = Student(sizes).train()
     kept = Student(sizes)
     mix = PromptMix()
-    cards: list[ModelCard] = []
 
     def batches(step: int) -> Lesson:
         return shapes_lesson(config.seed, step, config.batch, sizes.side_px)
@@ -173,74 +168,23 @@ def pretrain(config: TrainConfig, sizes: StudentConfig, *, directory: Path, out:
     def loss(lesson: Lesson, generator: torch.Generator) -> dict[str, Tensor]:
         return lesson_loss(student, lesson, mix, generator)
 
-    def report(progress: Progress) -> None:
-        shown = " ".join(f"{name} {value:.4g}" for name, value in progress.figures.items())
-        log.info("step %d %.1f %% %s", progress.step, 100 * progress.fraction, shown)
+    def write(student: Student, progress: Progress) -> ModelCard:
+        return write_base(student, out, config, progress, held_out(student))
 
-    def keep(weights: Mapping[str, Tensor], progress: Progress) -> None:
-        kept.load_state_dict({**student.state_dict(), **weights})
-        figures = held_out(kept)
-        log.info("step %d held out %s", progress.step, figures)
-        cards.append(write_base(kept, out, config, progress, figures))
-
-    fit(
-        student,
-        loss,
-        batches,
-        config,
-        steps=config.steps,
-        directory=directory,
-        progress=report,
-        on_checkpoint=keep,
-    )
-    return cards[-1]
+    return fit_base((student, kept), loss, batches, config, directory, write)
 
 
-@click.command(epilog="Example: python -m export.student_base --minutes 35 --out conf/tiny-base")
-@click.option("--minutes", type=float, default=35.0, show_default=True, help="Time to train for.")
-@click.option("--steps", type=int, default=None, help="Train exactly this many steps instead.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("conf/tiny-base"))
-@click.option(
-    "--directory",
-    type=click.Path(path_type=Path),
-    default=Path("workspace/student-base"),
-    help="Checkpoints and curves; a second run continues from them.",
+main = command(
+    lambda config, directory, out: pretrain(config, StudentConfig(), directory=directory, out=out),
+    "Pre-train the student base on generic synthetic shapes.",
+    "python -m export.student_base --minutes 35 --out conf/tiny-base",
+    Path("workspace/student-base"),
+    minutes=35.0,
+    lr=2e-3,
+    warmup=0.02,
+    ema=0.995,
+    checkpoint_every=250,
 )
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--lr", type=float, default=2e-3, show_default=True)
-@click.option("--batch", type=int, default=16, show_default=True)
-@click.option("--threads", type=int, default=1, show_default=True)
-def main(
-    minutes: float,
-    steps: int | None,
-    out: Path,
-    directory: Path,
-    seed: int,
-    lr: float,
-    batch: int,
-    threads: int,
-) -> None:
-    """Pre-train the student base on generic synthetic shapes."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
-    torch.set_num_threads(threads)
-    config = TrainConfig(
-        steps=steps,
-        minutes=None if steps else minutes,
-        lr=lr,
-        batch=batch,
-        warmup=0.02,
-        weight_decay=0.02,
-        ema=0.995,
-        precision="bfloat16",
-        seed=seed,
-        log_every=50,
-        checkpoint_every=250,
-    )
-    try:
-        card = pretrain(config, StudentConfig(), directory=directory, out=out)
-    except AngioloopError as problem:
-        raise click.ClickException(str(problem)) from None
-    log.info("%s: %s", out, card.figures)
 
 
 if __name__ == "__main__":

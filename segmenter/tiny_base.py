@@ -4,40 +4,33 @@
 boxes, clicks and corrections on most steps, concepts on every few.
 """
 
-import logging
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import click
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from casebook.documents import write_document
-from casebook.errors import AngioloopError
 from casebook.masks import box_of
 from casebook.registry import ModelCard
 from segmenter.concept import ConceptQuery, concept_loss, detection_loss
-from segmenter.fit import Progress, TrainConfig, fit
+from segmenter.fit import Progress, TrainConfig
 from segmenter.interactive import PromptMix, draw_prompts, interactive_loss, upsampled
 from segmenter.losses import iou
+from segmenter.pretraining import HELD_OUT_SEED, PICTURES, command, commit, fit_base
 from segmenter.prompts import Window, crop, normalised
 from segmenter.sam3 import Sam3, Sam3Config, build
 from segmenter.shapes import WORDS, Picture, draw_picture
 from segmenter.weights import save_base
 
-log = logging.getLogger(__name__)
-
 LICENCE = (
     "Weights: Apache-2.0, trained by the angioloop project from random initialisation. The model "
     "code they run in is sam3's, under the SAM License."
 )
-HELD_OUT_SEED = 2**40
-"""Held-out pictures are drawn from seeds no training step reaches."""
 _PICTURE_PX = 176
 """Side of the pictures that windows are cut from."""
 _PER_PICTURE = 2
@@ -142,16 +135,6 @@ def held_out(model: Sam3, pictures: int = 96) -> dict[str, float]:
     return {name: float(torch.cat(values).mean()) for name, values in figures.items()}
 
 
-def _commit() -> str | None:
-    found = subprocess.run(
-        ["git", "rev-parse", "HEAD"],  # noqa: S607
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return found.stdout.strip() or None if found.returncode == 0 else None
-
-
 def write_base(
     model: Sam3, out: Path, config: TrainConfig, progress: Progress, figures: Mapping[str, float]
 ) -> ModelCard:
@@ -165,13 +148,13 @@ def write_base(
         n_params=sum(p.numel() for p in model.parameters()),
         n_trainable=sum(p.numel() for p in model.parameters()),
         data={
-            "pictures": "generic synthetic shapes, segmenter/shapes.py; nothing medical",
+            "pictures": PICTURES,
             "steps": progress.step,
             "pictures_drawn": progress.step * config.batch,
         },
         config=config.model_dump(mode="json"),
         seed=config.seed,
-        commit=_commit(),
+        commit=commit(),
         figures={**figures, "seconds": progress.seconds},
         files=files,
         licence=LICENCE,
@@ -203,75 +186,24 @@ def pretrain(config: TrainConfig, sizes: Sam3Config, *, directory: Path, out: Pa
         )
         return {**terms, "mask": terms["loss"]}
 
-    def report(progress: Progress) -> None:
-        shown = " ".join(f"{name} {value:.4g}" for name, value in progress.figures.items())
-        log.info("step %d %.1f %% %s", progress.step, 100 * progress.fraction, shown)
+    def write(model: Sam3, progress: Progress) -> ModelCard:
+        return write_base(model, out, config, progress, held_out(model))
 
-    cards: list[ModelCard] = []
-
-    def keep(weights: Mapping[str, Tensor], progress: Progress) -> None:
-        kept.load_state_dict({**model.state_dict(), **weights})
-        figures = held_out(kept)
-        log.info("step %d held out %s", progress.step, figures)
-        cards.append(write_base(kept, out, config, progress, figures))
-
-    fit(
-        model,
-        loss,
-        batches,
-        config,
-        steps=config.steps,
-        directory=directory,
-        progress=report,
-        on_checkpoint=keep,
-    )
-    return cards[-1]
+    return fit_base((model, kept), loss, batches, config, directory, write)
 
 
-@click.command(epilog="Example: python -m segmenter.tiny_base --minutes 60 --out conf/tiny-base")
-@click.option("--minutes", type=float, default=60.0, show_default=True, help="Time to train for.")
-@click.option("--steps", type=int, default=None, help="Train exactly this many steps instead.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("conf/tiny-base"))
-@click.option(
-    "--directory",
-    type=click.Path(path_type=Path),
-    default=Path("workspace/tiny-base"),
-    help="Checkpoints and curves; a second run continues from them.",
+main = command(
+    lambda config, directory, out: pretrain(config, Sam3Config(), directory=directory, out=out),
+    "Pre-train the tiny base on generic synthetic shapes.",
+    "python -m segmenter.tiny_base --minutes 60 --out conf/tiny-base",
+    Path("workspace/tiny-base"),
+    minutes=60.0,
+    lr=1e-3,
+    warmup=0.03,
+    ema=0.998,
+    checkpoint_every=500,
+    concept_every=10,
 )
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--lr", type=float, default=1e-3, show_default=True)
-@click.option("--threads", type=int, default=1, show_default=True)
-def main(
-    minutes: float,
-    steps: int | None,
-    out: Path,
-    directory: Path,
-    seed: int,
-    lr: float,
-    threads: int,
-) -> None:
-    """Pre-train the tiny base on generic synthetic shapes."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", force=True)
-    torch.set_num_threads(threads)
-    config = TrainConfig(
-        steps=steps,
-        minutes=None if steps else minutes,
-        lr=lr,
-        batch=16,
-        warmup=0.03,
-        weight_decay=0.02,
-        ema=0.998,
-        precision="bfloat16",
-        seed=seed,
-        log_every=50,
-        checkpoint_every=500,
-        concept_every=10,
-    )
-    try:
-        card = pretrain(config, Sam3Config(), directory=directory, out=out)
-    except AngioloopError as problem:
-        raise click.ClickException(str(problem)) from None
-    log.info("%s: %s", out, card.figures)
 
 
 if __name__ == "__main__":
