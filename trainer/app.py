@@ -11,6 +11,9 @@ from casebook.home import Home
 VISIBILITY_TIMEOUT_S = 12 * 3600
 """On Redis a message is delivered again after this long; a round trains 2 to 3 hours."""
 _POLL_S = 0.2
+_PATIENCE = {"max_retries": 8640, "interval_start": 0.2, "interval_step": 1.0, "interval_max": 5.0}
+"""How a worker hands on the next step of a chain while the broker is away: for twelve hours. After
+Celery's own three attempts within a second the rest of the chain would be lost."""
 
 
 def configured_app(home: Home) -> Celery:
@@ -36,6 +39,8 @@ app.conf.update(
     worker_prefetch_multiplier=1,
     worker_send_task_events=False,
     worker_hijack_root_logger=False,
+    task_publish_retry_policy=_PATIENCE,
     broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,  # for ever; Celery's own hundred end after 50 minutes
     enable_utc=True,
 )

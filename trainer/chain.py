@@ -5,7 +5,7 @@ Sends by task name; knows nothing of how a step works.
 
 from pathlib import Path
 
-from celery import chain
+from celery import Celery, chain
 from kombu.exceptions import OperationalError
 
 from casebook.cases import Split
@@ -89,12 +89,6 @@ def queue_steps(
         ensure_worker(folder.home)  # one that lives is at it; a new one resumes it
         return
     app = configured_app(folder.home)
-    kwargs = {
-        "round": folder.number,
-        "home": str(folder.home.root),
-        "conf": str(conf.resolve()),
-        "overrides": list(overrides),
-    }
     try:
         if folder.home.embedded:
             ensure_worker(folder.home)  # before asking: a worker that starts resumes what it finds
@@ -103,17 +97,32 @@ def queue_steps(
                 f"no worker answers on {_address(folder.home)} within {_ANSWER_S:.0f} s; start one "
                 "with `python -m trainer.worker`"
             )
-        kwargs["asked"] = ask(folder, steps, conf, overrides).at.isoformat()
-        names = [f"angioloop.{step}" for step in steps]
-        links = [app.signature(name, kwargs=kwargs, immutable=True) for name in names]
-        # A connection of its own: the app keeps the first one, whichever workspace it was for.
-        with app.connection_for_write() as connection:
-            chain(*links, app=app).apply_async(retry=False, connection=connection)
+        send(app, folder, ask(folder, steps, conf, overrides))
     except (OperationalError, OSError) as problem:
         raise UnreachableError(
             f"the queue at {_address(folder.home)} does not answer ({problem}); start it, or unset "
             "ANGIOLOOP_BROKER to use the embedded one"
         ) from None
+
+
+def send(app: Celery, folder: RoundFolder, request: Request, *, retry: bool = False) -> None:
+    """Put what is left of a request in the queue, one step after the other.
+
+    Args:
+        retry: Wait for a broker that is away instead of refusing.
+    """
+    kwargs = {
+        "round": folder.number,
+        "home": str(folder.home.root),
+        "conf": request.conf,
+        "overrides": list(request.overrides),
+        "asked": request.at.isoformat(),
+    }
+    names = [f"angioloop.{step}" for step in request.left]
+    links = [app.signature(name, kwargs=kwargs, immutable=True) for name in names]
+    # A connection of its own: the app keeps the first one, whichever workspace it was for.
+    with app.connection_for_write() as connection:
+        chain(*links, app=app).apply_async(retry=retry, connection=connection)
 
 
 def _address(home: Home) -> str:

@@ -1,7 +1,8 @@
 """The worker process: `python -m trainer.worker --home DIR`.
 
 One task at a time (one GPU slot). Embedded, it holds the workspace's worker lock as long as it
-lives, first finishes what an earlier worker left behind, and leaves when idle.
+lives, first finishes what an earlier worker left behind, and leaves when idle. On a broker of your
+own it puts what was left behind in the queue again: other workers may be nearer to it.
 """
 
 import logging
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import click
@@ -21,8 +23,12 @@ from casebook.home import Home, locked
 from casebook.rounds import RoundFolder
 from trainer import requests
 from trainer.app import configured_app
+from trainer.chain import send
 from trainer.requests import MAX_RESUMPTIONS, Request, unfinished
 
+AGAIN = "queued again by a worker that started"
+WAITING = timedelta(minutes=1)
+"""What was queued less than this ago waits its turn: several workers may start at once."""
 _log = logging.getLogger(__name__)
 
 
@@ -68,12 +74,7 @@ def resume(home: Home, found: Sequence[tuple[RoundFolder, Request]]) -> None:
         if now is None or now.at != request.at:  # called off or asked anew since
             continue
         if request.resumed >= MAX_RESUMPTIONS:
-            step = request.left[0]
-            lost = AngioloopError(
-                f"the worker died {request.resumed} times in a row during {step}; "
-                f"see {home.queue / 'worker.log'}, then run the command again"
-            )
-            requests.fail(folder, step, lost)
+            _give_up(folder, request, str(home.queue / "worker.log"))
             continue
         requests.write(folder, request.with_(resumed=request.resumed + 1))
         _log.info("round %02d: resuming %s", folder.number, ", ".join(request.left))
@@ -89,6 +90,44 @@ def resume(home: Home, found: Sequence[tuple[RoundFolder, Request]]) -> None:
             )
             if not result.successful():
                 break
+
+
+def requeue(app: Celery, home: Home) -> None:
+    """Queue again what no worker is at: its message may be lost, or wait for hours to come back.
+
+    Steps are done once however often they are queued.
+    """
+    for folder, found in unfinished(home):
+        try:
+            with locked(folder.file(".lock"), f"round {folder.number:02d}"):
+                request = requests.pending(folder)
+                if request is None or request.at != found.at:  # done or asked anew since
+                    continue
+                told = [event for event in folder.events() if event.at >= request.at]
+                last = told[-1].at if told else request.at
+                is_waiting = not told or told[-1].message == AGAIN
+                if is_waiting and datetime.now(UTC) - last < WAITING:
+                    continue
+                if not is_waiting and request.resumed >= MAX_RESUMPTIONS:
+                    _give_up(folder, request, "the workers' logs")
+                    continue
+                if not is_waiting:  # begun, and whoever did is gone
+                    request = request.with_(resumed=request.resumed + 1)
+                    requests.write(folder, request)
+                folder.event(request.left[0], AGAIN)
+        except BusyError:  # a worker is at it, and queues the next step itself
+            continue
+        _log.info("round %02d: queueing again %s", folder.number, ", ".join(request.left))
+        send(app, folder, request, retry=True)
+
+
+def _give_up(folder: RoundFolder, request: Request, log: str) -> None:
+    step = request.left[0]
+    lost = AngioloopError(
+        f"the worker died {request.resumed} times in a row during {step}; see {log}, then run the "
+        "command again"
+    )
+    requests.fail(folder, step, lost)
 
 
 def serve(app: Celery, idle_exit_s: float) -> int:
@@ -133,7 +172,14 @@ def main(home: Path | None, idle_exit_s: float) -> None:
         import trainer.tasks  # noqa: F401 - registers the tasks; loads torch once
 
         app = configured_app(place)
-        resume(place, left_behind)
+        if place.embedded:
+            resume(place, left_behind)
+        else:
+
+            def on_ready(**_: object) -> None:
+                requeue(app, place)
+
+            signals.worker_ready.connect(on_ready, weak=False)
         sys.exit(serve(app, idle_exit_s))
 
 

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from casebook.home import Home
+from casebook.registry import Registry
 from casebook.rounds import Event, RoundFolder
 from tests.unit.trainer.workspace import make_conf, make_workspace
-from trainer.requests import pending
+from trainer.requests import failure, pending
 
 LIMIT_S = 240.0
 
@@ -116,40 +117,99 @@ def test_an_unreachable_broker_is_named_without_its_password(tmp_path: Path) -> 
     assert "hush" not in done.stderr
 
 
-def test_a_round_goes_on_when_the_broker_was_gone_and_is_back(tmp_path: Path) -> None:
+def test_a_round_goes_on_when_the_broker_was_gone_in_a_step_and_again_at_its_end(
+    tmp_path: Path,
+) -> None:
+    command, broker = kept_on_disk(tmp_path)
+    home, conf = make_workspace(tmp_path), make_conf(tmp_path, steps=40, every=5)
+    folder, log = RoundFolder(home, 1), tmp_path / "worker.log"
+    env = {**os.environ, "ANGIOLOOP_BROKER": broker, "OMP_NUM_THREADS": "1"}
+    running = [start(command), start_worker(home, env, log)]
+    try:
+        until(lambda: asked(home, conf, env), "a worker")
+        until(lambda: step_told(folder) > 0, "the first step")
+        kill(running[0])
+        seen = len(told(folder))
+        until(lambda: len(told(folder)) > seen + 2, "work without a broker")
+        running[0] = start(command)
+        until(lambda: step_told(folder) == 40, "the last step")
+        kill(running[0])
+        until(lambda: folder.has("candidate.json"), "the end of the training")
+        # Left to itself, Celery gives up after three attempts and the chain ends here for good.
+        until(lambda: log.read_text().count("Retrying refused callback") > 4, "five attempts")
+        assert not folder.has("evaluation.json")
+        running[0] = start(command)
+        until(lambda: folder.has("report.html") and pending(folder) is None, "the report")
+    finally:
+        for process in reversed(running):
+            kill(process)
+    steps = [event.values["step"] for event in told(folder) if "step" in event.values]
+    assert steps == list(range(1, 41)), "a step was lost or taken twice"
+
+
+def test_workers_that_start_go_on_with_what_a_killed_one_left_on_redis(tmp_path: Path) -> None:
+    command, broker = kept_on_disk(tmp_path)
+    home, conf = make_workspace(tmp_path), make_conf(tmp_path, steps=40, every=5)
+    folder, log = RoundFolder(home, 1), tmp_path / "worker.log"
+    env = {**os.environ, "ANGIOLOOP_BROKER": broker, "OMP_NUM_THREADS": "1"}
+    running = [start(command), start_worker(home, env, log)]
+    try:
+        until(lambda: asked(home, conf, env), "a worker")
+        until(lambda: step_told(folder) > 10, "some steps")
+        kill(running.pop())
+        # Redis would hand the message out again after twelve hours. Both find the round unfinished.
+        running += [start_worker(home, env, log) for _ in range(2)]
+        until(lambda: folder.has("report.html") and pending(folder) is None, "the report")
+        assert failure(folder) is None
+    finally:
+        for process in reversed(running):
+            kill(process)
+    steps = [event.values["step"] for event in told(folder) if "step" in event.values]
+    assert steps[-1] == 40
+    assert steps.count(1) == 1, "the training began anew instead of from its checkpoint"
+    assert len(Registry(home).cards()) == 1
+
+
+def kept_on_disk(folder: Path) -> tuple[list[str], str]:
+    """The command of a redis-server that keeps what is queued, as in compose, and its address."""
     server = shutil.which("redis-server")
     if server is None:
         pytest.skip("redis-server is not installed")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    # As in compose: what is queued is kept on disk.
     options = ["--port", str(port), "--appendonly", "yes", "--appendfsync", "always"]
-    command = [server, *options, "--bind", "127.0.0.1", "--dir", str(tmp_path)]
-    home, conf = make_workspace(tmp_path), make_conf(tmp_path, steps=40, every=5)
-    folder = RoundFolder(home, 1)
-    broker = f"redis://127.0.0.1:{port}/0"
-    env = {**os.environ, "ANGIOLOOP_BROKER": broker, "OMP_NUM_THREADS": "1"}
-    asked = [sys.executable, "-m", "trainer.cli", "train", "--round", "1", "--detach"]
-    asked += ["--home", str(home.root), "--conf", str(conf)]
-    running = [subprocess.Popen(command, stdout=subprocess.DEVNULL)]
-    worker = [sys.executable, "-m", "trainer.worker", "--home", str(home.root)]
-    running.append(subprocess.Popen(worker, env=env, stderr=subprocess.DEVNULL))
-    try:
-        until(lambda: subprocess.run(asked, env=env, check=False).returncode == 0, "a worker")
-        until(lambda: any("step" in event.values for event in told(folder)), "the first step")
-        running[0].kill()
-        running[0].wait(timeout=10)
-        seen = len(told(folder))
-        until(lambda: len(told(folder)) > seen + 2, "work without a broker")
-        running[0] = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        until(lambda: folder.has("report.html") and pending(folder) is None, "the report")
-    finally:
-        for process in reversed(running):
-            process.kill()
-            process.wait(timeout=10)
-    steps = [event.values["step"] for event in told(folder) if "step" in event.values]
-    assert steps == list(range(1, 41)), "a step was lost or taken twice"
+    command = [server, *options, "--bind", "127.0.0.1", "--dir", str(folder)]
+    return command, f"redis://127.0.0.1:{port}/0"
+
+
+def start(command: list[str]) -> "subprocess.Popen[bytes]":
+    """A server that says nothing."""
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL)
+
+
+def start_worker(home: Home, env: dict[str, str], log: Path) -> "subprocess.Popen[bytes]":
+    """A worker that writes to a log."""
+    command = [sys.executable, "-m", "trainer.worker", "--home", str(home.root)]
+    with log.open("ab") as stream:
+        return subprocess.Popen(command, env=env, stderr=stream)
+
+
+def kill(process: "subprocess.Popen[bytes]") -> None:
+    """As a power cut would."""
+    process.kill()
+    process.wait(timeout=10)
+
+
+def asked(home: Home, conf: Path, env: dict[str, str]) -> bool:
+    """Whether round 1 could be queued."""
+    options = ["--home", str(home.root), "--conf", str(conf)]
+    return run(["train", "--round", "1", "--detach", *options], env).returncode == 0
+
+
+def step_told(folder: RoundFolder) -> float:
+    """The last training step told so far."""
+    return max((event.values.get("step", 0.0) for event in told(folder)), default=0.0)
 
 
 def told(folder: RoundFolder) -> list[Event]:
