@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Bool, Float64, UInt8, UInt16
 from pydantic import Field
 from scipy import ndimage
-from scipy.signal import savgol_filter
 
 from angio.lumen import lumen_px
 from angio.vessels import Centreline, centreline, diameters_px, solid
@@ -153,13 +152,19 @@ def _step_px(found: Profile) -> float:
     return float(found.along_px[-1]) / max(len(found.along_px) - 1, 1)
 
 
-def _smooth(found: Profile) -> Float64[np.ndarray, " n"]:
+def smooth(found: Profile) -> Float64[np.ndarray, " n"]:
     """Widths smoothed by local parabolas, which leave the depth of a narrowing as it is.
 
     Source: Savitzky and Golay, Analytical Chemistry 36 (1964) 1627–1639.
     """
     reach = min(round(PLACE_REACH_PX / _step_px(found)), (len(found.along_px) - 1) // 2)
-    return np.asarray(savgol_filter(found.diameter_px, 2 * reach + 1, 2))
+    widths, window = found.diameter_px, 2 * reach + 1
+    powers = np.vander(np.arange(-reach, reach + 1, dtype=np.float64), 3)
+    fitted = powers @ np.linalg.pinv(powers)  # widths of a window to its parabola's
+    widths_px = np.convolve(widths, fitted[reach][::-1], mode="same")
+    widths_px[:reach] = fitted[:reach] @ widths[:window]  # the ends, by the first and last parabola
+    widths_px[len(widths) - reach :] = fitted[reach + 1 :] @ widths[len(widths) - window :]
+    return np.asarray(widths_px)
 
 
 def _throat_px(found: Profile, share: Float64[np.ndarray, " n"], at: int) -> float:
@@ -233,7 +238,7 @@ def find_lesion(found: Profile, spacing: PixelSpacing | None = None) -> Lesion:
             f"the vessel is {found.along_px[-1]:.0f} px long; expected more than "
             f"{2 * HEALTHY_MIN_PX:.0f} px, to see healthy vessel on both sides"
         )
-    share = _smooth(found) / found.reference_px
+    share = smooth(found) / found.reference_px
     at = least + int(np.argmin(share[least:-least]))
     _refuse_folded(found, at)
     start = at - _healthy_from(share[at::-1], step, "first")

@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float64, Int64
 from scipy import ndimage
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import dijkstra
-from skimage.morphology import skeletonize
 
+from angio.thinning import thinned
 from casebook.errors import QcaError
 
 STEP_PX = 0.5
@@ -162,7 +162,7 @@ def centreline(bitmap: Bool[np.ndarray, "h w"]) -> Centreline:
     rows, columns = ndimage.find_objects(bitmap.astype(np.uint8))[0]
     top, left = max(rows.start - 1, 0), max(columns.start - 1, 0)
     crop = solid(_largest(bitmap[top : rows.stop + 1, left : columns.stop + 1]))
-    path = _longest_path(skeletonize(np.pad(crop, 1))[1:-1, 1:-1])
+    path = _longest_path(thinned(crop))
     if len(path) < 3:
         raise QcaError(f"the vessel is {len(path)} px long; expected at least {LENGTH_MIN_PX:.0f}")
     line = _smoothed(_even(path[:, ::-1].astype(np.float64)))

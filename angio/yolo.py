@@ -22,7 +22,7 @@ from casebook.cases import Split
 from casebook.errors import DataError
 from casebook.home import Home
 from casebook.labels import LabelSet
-from casebook.masks import from_polygon
+from casebook.polygons import from_polygon
 
 PICTURE = "the picture"
 LINES = "the label file"

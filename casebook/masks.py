@@ -18,7 +18,6 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Int32, UInt8
 from pycocotools import mask as coco
-from skimage.draw import polygon2mask
 
 from casebook import run_lengths
 from casebook.errors import MaskError
@@ -237,27 +236,6 @@ def from_coco_rle(counts: str | Sequence[int], hw: tuple[int, int]) -> Mask:
     if numbers[1:].all():
         return mask
     return Mask(run_lengths.of_flat(run_lengths.filled(numbers, hw[0] * hw[1])).tobytes(), hw)
-
-
-def from_polygon(
-    points_xy: Sequence[Sequence[float]], hw: tuple[int, int]
-) -> Bool[np.ndarray, "h w"]:
-    """The pixels whose centre lies inside a polygon.
-
-    Args:
-        points_xy: corners in px; pixel centres have whole coordinates.
-        hw: height and width of the image.
-
-    Raises:
-        MaskError: fewer than 3 corners or a number that is not finite.
-    """
-    corners = np.asarray(points_xy, dtype=np.float64)
-    if corners.ndim != 2 or corners.shape[0] < 3 or corners.shape[1] != 2:
-        raise MaskError(f"polygon of shape {corners.shape}; expected at least 3 corners x, y")
-    if not np.isfinite(corners).all():
-        raise MaskError("polygon has a corner that is not finite")
-    filled: Bool[np.ndarray, "h w"] = polygon2mask(hw, corners[:, ::-1])
-    return np.asarray(filled, dtype=bool)
 
 
 def to_grey(bitmap: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:

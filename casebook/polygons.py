@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool
-from skimage.measure import find_contours
+from skimage.draw import polygon2mask
+from skimage.measure import approximate_polygon, find_contours
 
-from casebook import masks
+from casebook import masks, regions
 from casebook.errors import MaskError
 
 Ring = tuple[tuple[float, float], ...]
@@ -34,6 +35,49 @@ def to_rings(bitmap: Bool[np.ndarray, "h w"]) -> tuple[Ring, ...]:
     )
 
 
+def outline(bitmap: Bool[np.ndarray, "h w"]) -> Ring:
+    """Corners x, y in px of a polygon around the largest region, at least three of them.
+
+    Raises:
+        MaskError: nothing is set.
+    """
+    x1, y1, x2, y2 = masks.box_of(bitmap)
+    padded = np.pad(regions.keep_main(bitmap)[y1 : y2 + 1, x1 : x2 + 1], 1).astype(np.float64)
+    longest = max(find_contours(padded, 0.5, fully_connected="high"), key=len)
+    corners = approximate_polygon(longest, 0.7)[:-1]
+    if len(corners) < 3:
+        corners = longest[:-1]
+    height, width = bitmap.shape
+    return tuple(
+        (
+            float(np.clip(column - 1 + x1, 0, width - 1)),
+            float(np.clip(row - 1 + y1, 0, height - 1)),
+        )
+        for row, column in corners
+    )
+
+
+def from_polygon(
+    points_xy: Sequence[Sequence[float]], hw: tuple[int, int]
+) -> Bool[np.ndarray, "h w"]:
+    """The pixels whose centre lies inside a polygon.
+
+    Args:
+        points_xy: corners in px; pixel centres have whole coordinates.
+        hw: height and width of the image.
+
+    Raises:
+        MaskError: fewer than 3 corners or a number that is not finite.
+    """
+    corners = np.asarray(points_xy, dtype=np.float64)
+    if corners.ndim != 2 or corners.shape[0] < 3 or corners.shape[1] != 2:
+        raise MaskError(f"polygon of shape {corners.shape}; expected at least 3 corners x, y")
+    if not np.isfinite(corners).all():
+        raise MaskError("polygon has a corner that is not finite")
+    filled: Bool[np.ndarray, "h w"] = polygon2mask(hw, corners[:, ::-1])
+    return np.asarray(filled, dtype=bool)
+
+
 def from_rings(
     rings_xy: Sequence[Sequence[Sequence[float]]], hw: tuple[int, int]
 ) -> Bool[np.ndarray, "h w"]:
@@ -50,7 +94,7 @@ def from_rings(
         raise MaskError("polygon has no ring; expected at least one")
     bitmap = np.zeros(hw, dtype=bool)
     for ring in rings_xy:
-        bitmap ^= masks.from_polygon(ring, hw)
+        bitmap ^= from_polygon(ring, hw)
     return bitmap
 
 
@@ -77,5 +121,5 @@ def from_coco_parts(
         if len(part) % 2:
             raise MaskError(f"polygon has {len(part)} numbers; expected x and y for each corner")
         corners = np.asarray(part, dtype=np.float64).reshape(-1, 2) - 0.5
-        bitmap |= masks.from_polygon(corners.tolist(), hw)
+        bitmap |= from_polygon(corners.tolist(), hw)
     return bitmap

@@ -1,11 +1,10 @@
-"""Tidying a predicted bitmap and drawing its outline. Knows no model and no encoding."""
+"""Tidying a predicted bitmap. Knows no model and no encoding."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool
 from scipy import ndimage
-from skimage.measure import approximate_polygon, find_contours
 
 from casebook import masks
 
@@ -55,25 +54,3 @@ def fill_holes(bitmap: Bool[np.ndarray, "h w"], max_px: int) -> Bool[np.ndarray,
     filled = bitmap.copy()
     filled[y1 : y2 + 1, x1 : x2 + 1] |= np.isin(numbered, small)
     return filled
-
-
-def outline(bitmap: Bool[np.ndarray, "h w"]) -> tuple[tuple[float, float], ...]:
-    """Corners x, y in px of a polygon around the largest region, at least three of them.
-
-    Raises:
-        MaskError: nothing is set.
-    """
-    x1, y1, x2, y2 = masks.box_of(bitmap)
-    padded = np.pad(keep_main(bitmap)[y1 : y2 + 1, x1 : x2 + 1], 1).astype(np.float64)
-    longest = max(find_contours(padded, 0.5, fully_connected="high"), key=len)
-    corners = approximate_polygon(longest, 0.7)[:-1]
-    if len(corners) < 3:
-        corners = longest[:-1]
-    height, width = bitmap.shape
-    return tuple(
-        (
-            float(np.clip(column - 1 + x1, 0, width - 1)),
-            float(np.clip(row - 1 + y1, 0, height - 1)),
-        )
-        for row, column in corners
-    )

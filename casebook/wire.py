@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
-from casebook import masks, regions
+from casebook import masks, polygons
 from casebook.documents import Document
 from casebook.errors import PromptError, TooLargeError
 from casebook.protocols import Frame, Prompt
@@ -293,7 +293,7 @@ def detection_of(
     Raises:
         MaskError: nothing is set.
     """
-    corners = regions.outline(bitmap)
+    corners = polygons.outline(bitmap)
     return Detection(
         label=label,
         mask=tuple(masks.to_detector(bitmap)),

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool
 
-from casebook import masks
+from casebook import masks, polygons
 from casebook.annotations import AnnotationSet, AnnotationSetBuilder, Origin
 from casebook.boxes import BoxMask
 from casebook.cases import FrameRef
@@ -246,7 +246,7 @@ def _bitmap(shape: PulledShape, hw: Size) -> Bool[np.ndarray, "h w"]:
         if len(shape.points) % 2:
             raise DataError(f"polygon has {len(shape.points)} numbers; expected pairs of x and y")
         corners = zip(shape.points[::2], shape.points[1::2], strict=True)
-        bitmap = masks.from_polygon(list(corners), hw)
+        bitmap = polygons.from_polygon(list(corners), hw)
     else:
         raise DataError(f"a {shape.type} is not a mask; draw a mask, or call the interactor there")
     if not bitmap.any():

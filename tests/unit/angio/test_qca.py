@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.signal import savgol_filter
 
 from angio.phantoms.render import render_cine
 from angio.phantoms.scene import draw_patient
 from angio.qca import (
+    PLACE_REACH_PX,
     Lesion,
     Profile,
     area_stenosis_pct,
@@ -15,9 +17,11 @@ from angio.qca import (
     measure,
     profile,
     reference_px,
+    smooth,
     stenosis_pct,
 )
 from angio.rendering import render
+from angio.vessels import STEP_PX, Centreline
 from bench import qca as bench
 from casebook.cases import PixelSpacing
 from casebook.errors import QcaError
@@ -55,6 +59,17 @@ def test_the_reference_bridges_the_narrowing() -> None:
     healthy = 12 - 0.03 * along
     narrowed = healthy * (1 - 0.6 * np.exp(-(((along - 50) / 8) ** 2)))
     assert np.abs(reference_px(along, narrowed) - healthy).max() < 0.5
+
+
+@pytest.mark.parametrize("count", [2, 5, 20, 21, 22, 160])
+def test_widths_are_smoothed_as_scipy_does(count: int) -> None:
+    line = Centreline(np.zeros((count, 2)), np.zeros((count, 2)))
+    widths = np.random.default_rng(count).uniform(2, 12, count)
+    along = np.arange(count) * STEP_PX
+    reach = min(round(PLACE_REACH_PX / STEP_PX), (count - 1) // 2)
+    expected = savgol_filter(widths, 2 * reach + 1, 2) if reach else widths
+    found = smooth(Profile(line, along, widths, widths))
+    np.testing.assert_allclose(found, expected, atol=1e-9)
 
 
 @pytest.mark.parametrize("depth", [0.3, 0.5, 0.7])

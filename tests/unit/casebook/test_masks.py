@@ -183,22 +183,3 @@ def test_a_bitmap_whose_true_is_not_one_is_refused_rather_than_miscounted() -> N
         with pytest.raises(MaskError, match="bytes other than 0 and 1"):
             give(foreign)
     assert masks.encode(foreign.view(np.uint8) != 0) == masks.encode(HOOK)
-
-
-def test_a_polygon_covers_the_pixels_inside() -> None:
-    square = masks.from_polygon([[1.0, 1.0], [3.0, 1.0], [3.0, 2.0], [1.0, 2.0]], (5, 6))
-    assert masks.box_of(square) == (1, 1, 3, 2)
-    assert square.sum() == 6
-
-
-@pytest.mark.parametrize(
-    ("corners", "reason"),
-    [
-        ([[0.0, 0.0], [1.0, 1.0]], "at least 3"),
-        ([[0.0, 0.0, 1.0]] * 3, "at least 3"),
-        ([[0.0, 0.0], [1.0, 1.0], [float("inf"), 2.0]], "finite"),
-    ],
-)
-def test_a_polygon_without_area_is_refused(corners: list[list[float]], reason: str) -> None:
-    with pytest.raises(MaskError, match=reason):
-        masks.from_polygon(corners, (5, 5))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco
 
-from casebook import polygons
+from casebook import masks, metrics, polygons
 from casebook.errors import MaskError
 
 filled = arrays(bool, st.tuples(st.integers(1, 24), st.integers(1, 24))).filter(np.any)
@@ -64,3 +64,42 @@ def test_nothing_has_no_ring_and_no_ring_no_pixels() -> None:
         polygons.to_rings(np.zeros((4, 4), dtype=bool))
     with pytest.raises(MaskError, match="no ring"):
         polygons.from_rings([], (4, 4))
+
+
+def test_a_polygon_covers_the_pixels_inside() -> None:
+    square = polygons.from_polygon([[1.0, 1.0], [3.0, 1.0], [3.0, 2.0], [1.0, 2.0]], (5, 6))
+    assert masks.box_of(square) == (1, 1, 3, 2)
+    assert square.sum() == 6
+
+
+@pytest.mark.parametrize(
+    ("corners", "reason"),
+    [
+        ([[0.0, 0.0], [1.0, 1.0]], "at least 3"),
+        ([[0.0, 0.0, 1.0]] * 3, "at least 3"),
+        ([[0.0, 0.0], [1.0, 1.0], [float("inf"), 2.0]], "finite"),
+    ],
+)
+def test_a_polygon_without_area_is_refused(corners: list[list[float]], reason: str) -> None:
+    with pytest.raises(MaskError, match=reason):
+        polygons.from_polygon(corners, (5, 5))
+
+
+@given(bitmap=filled)
+def test_an_outline_is_a_polygon_within_the_image(bitmap: np.ndarray) -> None:
+    corners = np.array(polygons.outline(bitmap))
+    height, width = bitmap.shape
+    assert len(corners) >= 3
+    assert (corners >= 0).all()
+    assert (corners <= [width - 1, height - 1]).all()
+
+
+def test_an_outline_follows_a_disc() -> None:
+    rows, columns = np.ogrid[:60, :60]
+    disc = (rows - 30) ** 2 + (columns - 25) ** 2 < 20**2
+    assert metrics.iou(polygons.from_polygon(polygons.outline(disc), disc.shape), disc) > 0.95
+
+
+def test_nothing_has_no_outline() -> None:
+    with pytest.raises(MaskError, match="empty"):
+        polygons.outline(np.zeros((4, 4), dtype=bool))

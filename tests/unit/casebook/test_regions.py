@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from casebook import masks, metrics, regions
-from casebook.errors import MaskError
+from casebook import regions
 
 bitmaps = arrays(bool, st.tuples(st.integers(1, 16), st.integers(1, 16)))
 
@@ -58,23 +57,3 @@ def test_tidying_twice_changes_nothing_more(bitmap: np.ndarray, max_px: int) -> 
     again = regions.fill_holes(regions.keep_main(once), max_px)
     assert np.array_equal(once, again)
     assert not (regions.keep_main(bitmap) & ~bitmap).any()
-
-
-@given(bitmap=bitmaps.filter(np.any))
-def test_an_outline_is_a_polygon_within_the_image(bitmap: np.ndarray) -> None:
-    corners = np.array(regions.outline(bitmap))
-    height, width = bitmap.shape
-    assert len(corners) >= 3
-    assert (corners >= 0).all()
-    assert (corners <= [width - 1, height - 1]).all()
-
-
-def test_an_outline_follows_a_disc() -> None:
-    rows, columns = np.ogrid[:60, :60]
-    disc = (rows - 30) ** 2 + (columns - 25) ** 2 < 20**2
-    assert metrics.iou(masks.from_polygon(regions.outline(disc), disc.shape), disc) > 0.95
-
-
-def test_nothing_has_no_outline() -> None:
-    with pytest.raises(MaskError, match="empty"):
-        regions.outline(np.zeros((4, 4), dtype=bool))
