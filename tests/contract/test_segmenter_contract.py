@@ -1,8 +1,8 @@
 """What every Segmenter keeps: coordinates, sizes, scores, refusals and repeatability.
 
 One suite for all of them: the tiny SAM 3 with random weights, the shipped base where it is there,
-the real one where its weights are (`ANGIOLOOP_SAM3`), the ONNX student, and a small SAM 2 with
-random weights.
+the real one where its weights are (`ANGIOLOOP_SAM3`), the ONNX student, and a small SAM 2
+and a small nnU-Net with random weights.
 """
 
 import os
@@ -20,10 +20,12 @@ from export.onnx import export_student
 from export.release import as_segmenter
 from export.runtime import load_graphs
 from export.student import Student
+from segmenter.nnunet_weights import convert, open_nnunet
 from segmenter.sam2_weights import open_sam2
 from segmenter.sam3 import Sam3Config, build
 from segmenter.teacher import load_teacher
 from segmenter.weights import save_base
+from tests.fakes.small_nnunet import save_trained
 from tests.fakes.small_sam2 import save_small_sam2
 from tests.unit.export.workshop import LABELS, SMALL, unchecked
 
@@ -63,12 +65,20 @@ def _sam2(folder: Path) -> Segmenter:
     return open_sam2(folder)
 
 
+def _nnunet(folder: Path) -> Segmenter:
+    pytest.importorskip("nnunetv2", reason="the extra `nnunet` is not installed")
+    save_trained(folder / "results")
+    convert(folder / "results", folder / "nnunet")
+    return open_nnunet(folder / "nnunet")
+
+
 FACTORIES: dict[str, Factory] = {
     "tiny, random weights": _random_tiny,
     "tiny, as shipped": _shipped_tiny,
     "real": _real,
     "ONNX student, random weights": _student,
     "SAM 2, random weights": _sam2,
+    "nnU-Net, random weights": _nnunet,
 }
 
 

@@ -70,5 +70,5 @@ def test_a_name_two_packages_bring_is_refused(
 
 def test_our_own_members_are_installed_and_open_what_they_say() -> None:
     ours = {entry.name: entry for entry in entry_points(group=GROUP)}
-    for name in ("sam2",):
+    for name in ("nnunet", "sam2"):
         assert callable(ours[name].load())
