@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from jaxtyping import Bool, Int32, UInt8
+from jaxtyping import Bool, Int32, Int64, UInt8
 from pycocotools import mask as coco
 
 from casebook import run_lengths
@@ -228,8 +228,14 @@ def from_coco_rle(counts: str | Sequence[int], hw: tuple[int, int]) -> Mask:
     Raises:
         MaskError: the counts are damaged or do not fill the image.
     """
-    runs = run_lengths.from_text(counts) if isinstance(counts, str) else list(counts)
-    if any(abs(run) > MAX_PIXELS for run in runs):
+    runs: Int64[np.ndarray, "r"] | Sequence[int]
+    if isinstance(counts, str):
+        runs = run_lengths.from_text(counts)
+        longest_px = int(np.abs(runs).max(initial=0))
+    else:
+        runs = counts
+        longest_px = max(map(abs, counts), default=0)
+    if longest_px > MAX_PIXELS:
         raise MaskError(f"mask has a run of over {MAX_PIXELS} px, the most an image may have")
     numbers = np.asarray(runs, dtype=np.int32)
     mask = Mask(numbers.tobytes(), hw)

@@ -11,6 +11,7 @@ from typing import Any
 
 from casebook.errors import RemoteError
 from cvat_sync.remote import (
+    NewTask,
     RemoteAnnotations,
     RemoteJob,
     RemoteLabel,
@@ -73,21 +74,20 @@ def job(entry: Json) -> RemoteJob:
     )
 
 
-def task_body(
-    project_id: int, name: str, key: str, frames_per_job: int, options: TaskOptions
-) -> Json:
+def task_body(new: NewTask) -> Json:
     """A task as CVAT takes it, before its frames."""
     body: Json = {
-        "name": name,
-        "project_id": project_id,
-        "bug_tracker": key,
-        "segment_size": frames_per_job,
+        "name": new.name,
+        "project_id": new.project_id,
+        "bug_tracker": new.key,
+        "segment_size": new.frames_per_job,
         "overlap": 0,
-        "subset": options.subset,
+        "subset": new.options.subset,
     }
-    if options.replicas:
+    replicas = new.options.replicas
+    if replicas:
         # CVAT 2.73 knows the first name, later ones the second; unknown fields are dropped.
-        body |= {"consensus_replicas": options.replicas, "initial_replicas": options.replicas}
+        body |= {"consensus_replicas": replicas, "initial_replicas": replicas}
     return body
 
 

@@ -6,8 +6,6 @@ Knows masks and provenance; knows no command line.
 from casebook.annotations import (
     AnnotationSet,
     AnnotationSetBuilder,
-    CocoAnnotation,
-    CocoImage,
     read_annotations,
     write_annotations,
 )
@@ -18,9 +16,12 @@ from casebook.errors import DataError, StateError
 from casebook.labels import LabelSet
 from casebook.rounds import Manifest, ManifestCase, RoundFolder
 from cvat_sync.compile import compile_round
+from cvat_sync.copies import Sent, copy_frame
 from cvat_sync.errands import Errand, given_path_name
-from cvat_sync.pull import is_complete, list_jobs
+from cvat_sync.labels import named_as_pushed
+from cvat_sync.pull import deleted_frames, is_complete, list_jobs
 from cvat_sync.pulled import pulled_job
+from cvat_sync.pushed import need_pushed
 from cvat_sync.remote import Gateway
 
 _SHOWN = 5
@@ -86,14 +87,16 @@ def collect(
             f"round {folder.number:02d} {errand.kind}: {len(waiting)} of {len(jobs)} jobs are not "
             f"completed (ids {_ids(waiting)}). Finish them in CVAT or pass --allow-incomplete"
         )
-    labels = gateway.labels(errand.pushed.project_id)
+    there = gateway.labels(errand.pushed.project_id)
+    labels, _ = named_as_pushed(there, need_pushed(folder).labels)
     pulled = [
         pulled_job(job, gateway.job_annotations(job.id), gateway.issues(job.id), labels)
         for job in jobs
         if is_complete(job)
     ]
     manifest, sizes = _manifest_of(folder, errand)
-    compiled = compile_round(manifest, errand.pushed, given, pulled, sizes)
+    deleted = deleted_frames(gateway, errand.pushed, parallel)
+    compiled = compile_round(manifest, errand.pushed, given, pulled, sizes, deleted=deleted)
     if compiled.refused:
         raise DataError(
             f"round {folder.number:02d} {errand.kind}: {len(compiled.refused)} annotations cannot "
@@ -138,46 +141,16 @@ def merged(
     for image in before.images:
         new = finished.pop(image.file_name, None)
         if new is None:
-            _copy(builder, image, before, None)
+            copy_frame(builder, image, before)
         else:
-            _copy(builder, new, after, given)
+            copy_frame(builder, new, after, _sent(new.file_name, given))
     for image in finished.values():
         if image.status != "rejected" and after.of_image(image.id):
-            _copy(builder, image, after, given)
+            copy_frame(builder, image, after, _sent(image.file_name, given))
     return builder.build()
 
 
-def _copy(
-    builder: AnnotationSetBuilder,
-    image: CocoImage,
-    source: AnnotationSet,
-    given: AnnotationSet | None,
-) -> None:
-    image_id = builder.add_image(
-        image.ref,
-        (image.height, image.width),
-        status=image.status,
-        reason=image.reason,
-        notes=image.notes,
-    )
-    sent = _sent(image.file_name, given) if given is not None else {}
-    for entry in source.of_image(image.id):
-        label = source.label_of(entry)
-        origin = sent.get((label, entry.segmentation.counts), entry)
-        builder.add_mask(
-            image_id,
-            label,
-            entry.mask,
-            origin.origin,
-            model_id=origin.model_id,
-            score=origin.score,
-            prompt_source=origin.prompt_source,
-            annotator=entry.annotator or origin.annotator,
-            attributes=entry.attributes,
-        )
-
-
-def _sent(name: str, given: AnnotationSet) -> dict[tuple[str, str], CocoAnnotation]:
+def _sent(name: str, given: AnnotationSet) -> Sent:
     """The masks a frame was sent with, by label and shape."""
     return {
         (given.label_of(entry), entry.segmentation.counts): entry

@@ -177,14 +177,18 @@ def check_project(folder: RoundFolder, gateway: Gateway, rest: Rest) -> Finding:
         path = f"/api/labels?project_id={project_id}"
         missing, wrong, poor = _compare(labels, listed(rest, "list labels", path, _Label))
         where = f"project {project_id}"
-        if missing or wrong:
-            said = [f"lacks {', '.join(missing)}"] if missing else []
-            said += [f"has {', '.join(wrong)}"] if wrong else []
-            advice = "push with --add-labels" if not wrong else "correct the labels in CVAT"
-            return "fail", f"{where} {' and '.join(said)}; {advice}"
+        if wrong:
+            found = f"{where} has {', '.join(wrong)}"
+            return "fail", f"{found}; set their type to `any` on the project's page"
+        is_pushed = folder.has("pushed.json")
+        adds = "the next round's push adds them" if is_pushed else "the push adds them"
+        if missing:
+            found = f"{where} lacks {', '.join(missing)}; {adds}"
+            also = ", or do so on the project's page" if is_pushed else ""
+            return "fail" if is_pushed else "warn", found + also
         if poor:
             text = f"{where}: labels without the attributes {', '.join(poor)}"
-            return "warn", f"{text}; values of those are not shown. Push to add them"
+            return "warn", f"{text}, whose values are not shown; {adds}"
         return "ok", f"{where}, {len(labels.labels)} labels"
 
     return look("labels", check)
@@ -282,12 +286,13 @@ def examine(
 ) -> tuple[Finding, ...]:
     """What can be looked at with a server that may or may not answer."""
     server = check_server(rest)
-    account = check_account(rest) if server.level != "fail" else None
-    if account is None or account.level == "fail":
-        return (server, *((account,) if account else ()))
-    found = [server, account, check_organisation(rest, organisation), check_functions(rest)]
-    if folder is not None:
-        found += [check_project(folder, gateway, rest), check_webhook(folder, rest)]
+    found = [server]
+    if server.level != "fail":
+        found.append(check_account(rest))
+    if found[-1].level != "fail":
+        found += [check_organisation(rest, organisation), check_functions(rest)]
+        if folder is not None:
+            found += [check_project(folder, gateway, rest), check_webhook(folder, rest)]
     return (*found, check_worker(home), check_workspace(home))
 
 

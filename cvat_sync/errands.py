@@ -11,11 +11,8 @@ from typing import Literal
 from pydantic import Field
 from tenacity import Retrying
 
-from casebook import masks
 from casebook.annotations import (
     AnnotationSet,
-    CocoAnnotation,
-    Origin,
     read_annotations,
     write_annotations,
 )
@@ -24,18 +21,17 @@ from casebook.catalogue import Catalogue
 from casebook.documents import Document, read_document, sha256_of_file, write_document
 from casebook.errors import DataError, DeidError
 from casebook.rounds import RoundFolder
+from cvat_sync.labels import named_as_pushed
 from cvat_sync.pushed import Pushed, PushedTask, need_pushed
 from cvat_sync.remote import (
-    CONFIDENCE,
-    MODEL_ID,
     Gateway,
+    NewTask,
     RemoteAnnotations,
     RemoteLabel,
-    RemoteShape,
     RemoteTask,
 )
+from cvat_sync.shapes import points_of, shape_of
 
-_BY_HAND = frozenset({Origin.HUMAN, Origin.HUMAN_BOX})
 Progress = Callable[[str, float], None]
 
 
@@ -151,7 +147,8 @@ def send(
     catalogue, round_ = Catalogue(folder.home), need_pushed(folder)
     check_frames(catalogue, sorted(errand.frames))
     given = read_annotations(folder.file(given_path_name(errand.kind)))
-    labels = {label.name: label for label in gateway.labels(round_.project_id)}
+    there, _ = named_as_pushed(gateway.labels(round_.project_id), round_.labels)
+    labels = {label.name: label for label in there}
     lacking = {given.label_of(entry) for entry in given.annotations} - set(labels)
     if lacking:
         raise DataError(
@@ -205,7 +202,8 @@ def _make(
             gateway.delete_task(half.id)
     if there is None:
         paths = {name: catalogue.frame_path(_ref(name)) for name in task.frames}
-        there = gateway.create_task(project_id, task.name, task.key, paths, len(task.frames))
+        new = NewTask(project_id, task.name, task.key, paths, len(task.frames))
+        there = gateway.create_task(new)
     drawn = gateway.task_annotations(there.id)
     if task.masks and not drawn.shapes and not drawn.tags and drawn.n_tracks == 0:
         gateway.replace_annotations(there.id, _annotations(task, given, labels))
@@ -224,29 +222,9 @@ def _annotations(
     place = {name: number for number, name in enumerate(task.frames)}
     return RemoteAnnotations(
         tuple(
-            shape_of(entry, place[image.file_name], labels[given.label_of(entry)])
+            shape_of(entry, points_of(entry), place[image.file_name], labels[given.label_of(entry)])
             for image in given.images
             if image.file_name in place
             for entry in given.of_image(image.id)
         )
-    )
-
-
-def shape_of(entry: CocoAnnotation, frame: int, label: RemoteLabel) -> RemoteShape:
-    """An annotation as a CVAT mask that says whether a person or a model made it."""
-    score = 1.0 if entry.score is None else entry.score
-    values = dict(entry.attributes)
-    if entry.origin not in _BY_HAND:
-        values |= {MODEL_ID: entry.model_id or "", CONFIDENCE: str(round(100 * score))}
-    return RemoteShape(
-        id=None,
-        frame=frame,
-        label_id=label.id,
-        type="mask",
-        points=masks.cvat_points(entry.mask),
-        source="manual" if entry.origin in _BY_HAND else "auto",
-        score=score,
-        attributes={
-            spec_id: values[name] for name, spec_id in label.attributes.items() if name in values
-        },
     )

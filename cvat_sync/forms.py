@@ -61,8 +61,10 @@ class Form:
         yield before + self.tail
 
 
-def form(values: Mapping[str, object], files: Mapping[str, Path]) -> Form:
+def form(values: Mapping[str, object], files: Mapping[str, Path], media_type: str) -> Form:
     """A form of values, written as words, and of files under their names on the other side.
+
+    The type of the files is given: guessed from a name, it is looked up in the system's tables.
 
     Source: RFC 7578, 4; cvat-ai/cvat, cvat/apps/engine/mixins.py (UploadMixin).
     """
@@ -75,8 +77,7 @@ def form(values: Mapping[str, object], files: Mapping[str, Path]) -> Form:
     ]
     parts = []
     for number, (name, path) in enumerate(files.items()):
-        # The type of a file follows from its name.
-        field = RequestField.from_tuples(f"client_files[{number}]", (name, b""))
+        field = RequestField.from_tuples(f"client_files[{number}]", (name, b"", media_type))
         head = f"{lead}{field.render_headers()}".encode()
         parts.append(_File(head, path, path.stat().st_size))
     return Form(

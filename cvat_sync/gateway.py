@@ -8,10 +8,9 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -32,15 +31,14 @@ from casebook.labels import LabelSet
 from cvat_sync import answers, forms, jobs
 from cvat_sync.labels import label_specs
 from cvat_sync.remote import (
-    PLAIN,
     LabelSpec,
+    NewTask,
     RemoteAnnotations,
     RemoteIssue,
     RemoteJob,
     RemoteLabel,
     RemoteProject,
     RemoteTask,
-    TaskOptions,
     WorkingTime,
 )
 from cvat_sync.settings import Access
@@ -60,6 +58,10 @@ _TRANSIENT_READ = _TRANSIENT | {500}
 _PAGE = 100
 _FORM_BYTES = 100 * 2**20
 """Of files in one request, as the SDK sends at most."""
+_FRAME_TYPE = "image/png"
+_UPLOADS = 3
+"""Tasks whose frames are sent at a time. The first is whole early: CVAT works on it, and its masks
+are written, while the frames of others are on their way."""
 
 
 def retrying() -> Retrying:
@@ -146,6 +148,23 @@ def _send_form(client: Client, path: str, form: forms.Form, **said: str) -> byte
     return bytes(answer.data)
 
 
+def _send_frames(client: Client, path: str, new: NewTask) -> bytes:
+    """Send a task's frames in one request.
+
+    Several do where they are over 100 MiB, or where CVAT is to choose frames to check, which a
+    form cannot say.
+    """
+    fields = answers.upload_fields(new.options)
+    parts = forms.groups(new.files, _FORM_BYTES)
+    if len(parts) == 1 and new.options.validation is None:
+        return _send_form(client, path, forms.form(fields, new.files, _FRAME_TYPE))
+    _send(client, "POST", path, **{"Upload-Start": ""})
+    for part in parts:
+        form = forms.form({"image_quality": fields["image_quality"]}, part, _FRAME_TYPE)
+        _send_form(client, path, form, **{"Upload-Multiple": ""})
+    return _send(client, "POST", path, fields, **{"Upload-Finish": ""})
+
+
 class CvatGateway:
     """A `Gateway` over HTTP; each thread logs in once and keeps its own connection."""
 
@@ -153,6 +172,7 @@ class CvatGateway:
         self._access = access
         self._local = threading.local()
         self._clients: list[Client] = []
+        self._uploads = threading.BoundedSemaphore(_UPLOADS)
 
     def __enter__(self) -> "CvatGateway":
         """Log in.
@@ -272,38 +292,17 @@ class CvatGateway:
         found = self._list("list tasks", "tasks_api", project_id=project_id)
         return tuple(map(answers.task, found))
 
-    def create_task(
-        self,
-        project_id: int,
-        name: str,
-        key: str,
-        files: Mapping[str, Path],
-        frames_per_job: int,
-        options: TaskOptions = PLAIN,
-    ) -> RemoteTask:
-        """A new task with its frames; the caller looks for one before trying again.
-
-        One request brings all frames; several do where they are over 100 MiB, or where CVAT is to
-        choose frames to check, which a form cannot say.
-        """
-        what = f"create task {name!r}"
-        spec = answers.task_body(project_id, name, key, frames_per_job, options)
-        fields = answers.upload_fields(options)
-        parts = forms.groups(files, _FORM_BYTES)
+    def create_task(self, new: NewTask) -> RemoteTask:
+        """A new task with its frames; the caller looks for one before trying again."""
+        what = f"create task {new.name!r}"
 
         def call(client: Client) -> RemoteTask:
+            spec = answers.task_body(new)
             made = answers.task(json.loads(_send(client, "POST", "/api/tasks", spec)))
-            path = f"/api/tasks/{made.id}/data/"
-            if len(parts) == 1 and options.validation is None:
-                told = _send_form(client, path, forms.form(fields, files))
-            else:
-                _send(client, "POST", path, **{"Upload-Start": ""})
-                for part in parts:
-                    form = forms.form({"image_quality": fields["image_quality"]}, part)
-                    _send_form(client, path, form, **{"Upload-Multiple": ""})
-                told = _send(client, "POST", path, fields, **{"Upload-Finish": ""})
+            with self._uploads:
+                told = _send_frames(client, f"/api/tasks/{made.id}/data/", new)
             self._finished(what, str(json.loads(told)["rq_id"]))
-            return replace(made, n_frames=len(files))
+            return replace(made, n_frames=len(new.files))
 
         return self._once(what, call)
 

@@ -1,7 +1,7 @@
-"""A label set as CVAT's labels, and what a project lacks of it."""
+"""A label set as CVAT's labels: what a project lacks of it, and what was renamed there."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from casebook.errors import DataError
@@ -124,3 +124,17 @@ def check_renamed(known: Mapping[str, int], remote: Sequence[RemoteLabel]) -> No
             f"labels were renamed in CVAT: {'; '.join(renamed)}. Name them back on the project's "
             "page, or name them so in conf/labels too, then push again"
         )
+
+
+def named_as_pushed(
+    labels: Sequence[RemoteLabel], pushed: Mapping[str, int]
+) -> tuple[tuple[RemoteLabel, ...], tuple[str, ...]]:
+    """Labels under the names they were pushed with, and a line for each that was renamed since."""
+    names = {number: name for name, number in pushed.items()}
+    ours, lines = [], []
+    for label in labels:
+        name = names.get(label.id, label.name)
+        if name != label.name:
+            lines.append(f"label {label.name!r} was {name!r} when pushed, and is read as such")
+        ours.append(replace(label, name=name))
+    return tuple(ours), tuple(lines)

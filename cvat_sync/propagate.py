@@ -12,6 +12,7 @@ from casebook.cases import CaseId
 from casebook.errors import StateError
 from casebook.labels import LabelSet
 from casebook.rounds import RoundFolder
+from cvat_sync.copies import copy_frame
 from cvat_sync.errands import Errand, ErrandTask, given_path_name, keep, kept, key_of
 
 KIND = "cines"
@@ -103,7 +104,7 @@ def given_masks(
                 continue
             if image.file_name not in seen:  # the expert has drawn there too, and knows better
                 seen.add(image.file_name)
-                _copy(builder, image, source)
+                copy_frame(builder, image, source)
     return builder.build()
 
 
@@ -112,21 +113,5 @@ def joined(first: AnnotationSet, second: AnnotationSet, labels: LabelSet) -> Ann
     builder = AnnotationSetBuilder(labels)
     for source in (first, second):
         for image in source.images:
-            _copy(builder, image, source)
+            copy_frame(builder, image, source)
     return builder.build()
-
-
-def _copy(builder: AnnotationSetBuilder, image: CocoImage, source: AnnotationSet) -> None:
-    image_id = builder.add_image(image.ref, (image.height, image.width))
-    for entry in source.of_image(image.id):
-        builder.add_mask(
-            image_id,
-            source.label_of(entry),
-            entry.mask,
-            entry.origin,
-            model_id=entry.model_id,
-            score=entry.score,
-            prompt_source=entry.prompt_source,
-            annotator=entry.annotator,
-            attributes=entry.attributes,
-        )

@@ -50,7 +50,7 @@ class Proposals:
             ) from None
 
     def _read(self) -> None:
-        names: dict[int, str] = {}
+        images: dict[int, tuple[str, tuple[int, int]]] = {}
         used: set[int] = set()
         with self._path.open("rb") as stream:
             for piece in pieces(self._path, _LISTS):
@@ -59,16 +59,22 @@ class Proposals:
                     continue
                 if piece.field == "images":
                     image = parsed(stream, begin, length, CocoImage)
-                    names[image.id] = image.file_name
+                    images[image.id] = image.file_name, (image.height, image.width)
                     self._places[image.file_name] = array("q")
                 elif piece.field == "categories":
                     category = parsed(stream, begin, length, CocoCategory)
                     self._labels[category.id] = category.name
                 else:
                     annotation = parsed(stream, begin, length, CocoAnnotation)
-                    name = names.get(annotation.image_id)
-                    if name is None:
+                    if annotation.image_id not in images:
                         raise ValueError(f"annotation {annotation.id} is of an unknown image")
+                    name, hw = images[annotation.image_id]
+                    if annotation.segmentation.size != hw:
+                        height, width = annotation.segmentation.size
+                        raise ValueError(
+                            f"annotation {annotation.id} is of {height}×{width} px and its image "
+                            f"{name} of {hw[0]}×{hw[1]}"
+                        )
                     self._places[name].extend((begin, length, annotation.category_id))
                     used.add(annotation.category_id)
         if used - set(self._labels):

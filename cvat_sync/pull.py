@@ -3,9 +3,9 @@
 Knows neither the SDK nor the command line.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from casebook.annotations import AnnotationSet, read_annotations, write_annotations
 from casebook.boxes import answers
@@ -17,6 +17,7 @@ from casebook.rounds import RoundFolder
 from cvat_sync.cines import frame_sizes
 from cvat_sync.compile import Compiled, compile_round
 from cvat_sync.effort import read_effort, with_outcomes
+from cvat_sync.labels import named_as_pushed
 from cvat_sync.pulled import PulledJob, job_path, pulled_job
 from cvat_sync.pushed import Pushed, PushedTask
 from cvat_sync.remote import Gateway, RemoteJob, RemoteLabel
@@ -143,27 +144,13 @@ def _read_job(
     return pulled
 
 
-def named_as_pushed(
-    labels: Sequence[RemoteLabel], pushed: Mapping[str, int]
-) -> tuple[tuple[RemoteLabel, ...], tuple[str, ...]]:
-    """Labels under the names they were pushed with, and a line for each that was renamed since."""
-    names = {number: name for name, number in pushed.items()}
-    ours, lines = [], []
-    for label in labels:
-        name = names.get(label.id, label.name)
-        if name != label.name:
-            lines.append(f"label {label.name!r} was {name!r} when pushed, and is read as such")
-        ours.append(replace(label, name=name))
-    return tuple(ours), tuple(lines)
-
-
 def _look(gateway: Gateway, pushed: Pushed, parallel: int) -> _Server:
     jobs, replicas = _jobs_and_replicas(gateway, pushed, parallel)
     labels, renamed = named_as_pushed(gateway.labels(pushed.project_id), pushed.labels)
     return _Server(jobs, replicas, labels, renamed)
 
 
-def _deleted(gateway: Gateway, pushed: Pushed, parallel: int) -> dict[str, str]:
+def deleted_frames(gateway: Gateway, pushed: Pushed, parallel: int) -> dict[str, str]:
     """A line for each frame somebody deleted in CVAT, by file name."""
     with ThreadPoolExecutor(max_workers=parallel) as pool:
         found = list(pool.map(gateway.deleted_frames, [task.task_id for task in pushed.tasks]))
@@ -221,7 +208,7 @@ def pull(
     waiting = {job.id for job in server.jobs if not is_complete(job)}
     given_back = set(give_back(pulled, server.labels))
     pulled = [job for job in pulled if job.job_id not in given_back]
-    deleted = _deleted(gateway, pushed, parallel)
+    deleted = deleted_frames(gateway, pushed, parallel)
     names = {name for task in pushed.tasks for name in task.frames}
     names |= {entry.at.file_name for entry in manifest.cases}
     sizes = frame_sizes(names, Catalogue(folder.home))

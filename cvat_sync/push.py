@@ -3,10 +3,11 @@
 pushed.json comes last. Knows neither the SDK nor the command line.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import UTC, datetime
 from itertools import islice
+from pathlib import Path
 
 from tenacity import Retrying
 
@@ -40,6 +41,9 @@ def check_frames(manifest: Work, catalogue: Catalogue) -> None:
         path = catalogue.frame_path(entry.at)
         return path.exists() and sha256_of_file(path) == entry.image_sha256
 
+    def others(entries: Sequence[ManifestCase]) -> list[str]:
+        return [entry.at.file_name for entry in entries if not is_selected(entry)]
+
     unproven: list[str] = []
     changed: list[str] = []
     cases = iter(manifest.cases)
@@ -47,8 +51,8 @@ def check_frames(manifest: Work, catalogue: Catalogue) -> None:
         while few := tuple(islice(cases, _AT_ONCE)):
             known = catalogue.several([entry.at.case_id for entry in few])
             unproven += [case.case_id for case in known if case.deid is None]
-            looks = zip(few, pool.map(is_selected, few), strict=True)
-            changed += [entry.at.file_name for entry, is_the_one in looks if not is_the_one]
+            for names in pool.map(others, (few[start::_READERS] for start in range(_READERS))):
+                changed += names
     if unproven:
         raise DeidError(
             f"round {manifest.round:02d}: {len(unproven)} cases have no de-identification record "
@@ -57,7 +61,7 @@ def check_frames(manifest: Work, catalogue: Catalogue) -> None:
     if changed:
         raise DataError(
             f"round {manifest.round:02d}: {len(changed)} frames are missing or changed since the "
-            f"selection ({', '.join(changed[:3])} …); nothing was sent. Import them again"
+            f"selection ({', '.join(sorted(changed)[:3])} …); nothing was sent. Import them again"
         )
 
 
@@ -107,11 +111,41 @@ def push(
     for task in plan.tasks:
         frame_paths(task.frames, catalogue)
     proposals = Proposals(folder.file("proposals.coco.json"))
-    work = Shipment(gateway, retrying, plan, proposals, catalogue)
-    project = work.project(manifest.labels, known_labels(folder, url), tell)
-    progress(f"project {project.id} {project.name!r}", 0.0)
-    journal = folder.file(JOURNAL)
-    existing = work.existing()
+    with Shipment(gateway, retrying, plan, proposals, catalogue) as work:
+        work.draw(plan.tasks[:parallel])
+        project = work.project(manifest.labels, known_labels(folder, url), tell)
+        progress(f"project {project.id} {project.name!r}", 0.0)
+        done = _tasks(work, plan, folder.file(JOURNAL), parallel, progress, retrying)
+    pushed = Pushed(
+        round=plan.round,
+        url=url,
+        project_id=project.id,
+        project=project.name,
+        manifest_sha256=folder.manifest_sha256(),
+        tasks=tuple(done[task.key] for task in plan.tasks),
+        at=datetime.now(UTC),
+        labels={
+            label.name: work.labels[label.name].id
+            for label in manifest.labels.labels
+            if label.name in work.labels
+        },
+    )
+    write_document(folder.file("pushed.json"), pushed)
+    folder.file(JOURNAL).unlink(missing_ok=True)
+    folder.home.audit("push", f"round {plan.round:02d}", f"{len(plan.tasks)} tasks to {url}")
+    return pushed
+
+
+def _tasks(
+    work: Shipment,
+    plan: PushPlan,
+    journal: Path,
+    parallel: int,
+    progress: Progress,
+    retrying: Callable[[], Retrying],
+) -> dict[str, PushedTask]:
+    """All tasks of a plan in CVAT, by key; each that is whole goes into the journal."""
+    existing = work.before()
     alive = {task.id for tasks in existing.values() for task in tasks}
     planned = {task.key: task for task in plan.tasks}
     done = {
@@ -137,21 +171,4 @@ def push(
     for key, kept in settled.items():
         if kept.id != done[key].task_id:
             done[key] = work.task(planned[key], [kept])
-    pushed = Pushed(
-        round=plan.round,
-        url=url,
-        project_id=project.id,
-        project=project.name,
-        manifest_sha256=folder.manifest_sha256(),
-        tasks=tuple(done[task.key] for task in plan.tasks),
-        at=datetime.now(UTC),
-        labels={
-            label.name: work.labels[label.name].id
-            for label in manifest.labels.labels
-            if label.name in work.labels
-        },
-    )
-    write_document(folder.file("pushed.json"), pushed)
-    journal.unlink(missing_ok=True)
-    folder.home.audit("push", f"round {plan.round:02d}", f"{len(plan.tasks)} tasks to {url}")
-    return pushed
+    return done

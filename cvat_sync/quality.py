@@ -10,7 +10,8 @@ from cvat_sync.comment import Comment, CommentPlan, comments_on, plan_comments
 from cvat_sync.compile import compile_round
 from cvat_sync.errands import Errand, given_path_name
 from cvat_sync.findings import QualityFinding, findings
-from cvat_sync.pull import is_complete, list_jobs
+from cvat_sync.labels import named_as_pushed
+from cvat_sync.pull import deleted_frames, is_complete, list_jobs
 from cvat_sync.pulled import pulled_job
 from cvat_sync.pushed import Pushed
 from cvat_sync.remote import Gateway, RemoteJob
@@ -28,7 +29,7 @@ def plan_quality(
         RemoteError: CVAT refused or stayed unreachable.
     """
     jobs = [job for job in list_jobs(gateway, pushed, config.parallel) if is_complete(job)]
-    annotations, corrections = _state(folder, pushed, jobs, gateway)
+    annotations, corrections = _state(folder, pushed, jobs, gateway, config.parallel)
     found = findings(
         annotations,
         corrections,
@@ -64,7 +65,11 @@ def plan_reasons(
 
 
 def _state(
-    folder: RoundFolder, pushed: Pushed, jobs: list[RemoteJob], gateway: Gateway
+    folder: RoundFolder,
+    pushed: Pushed,
+    jobs: list[RemoteJob],
+    gateway: Gateway,
+    parallel: int,
 ) -> tuple[AnnotationSet, Corrections]:
     """What the experts left and how it differs from the proposals: sealed, else read now."""
     if folder.has("annotations.coco.json"):
@@ -72,7 +77,7 @@ def _state(
             read_annotations(folder.file("annotations.coco.json")),
             read_document(folder.file("corrections.json"), Corrections),
         )
-    labels = gateway.labels(pushed.project_id)
+    labels, _ = named_as_pushed(gateway.labels(pushed.project_id), pushed.labels)
     pulled = [
         pulled_job(job, gateway.job_annotations(job.id), gateway.issues(job.id), labels)
         for job in jobs
@@ -81,5 +86,6 @@ def _state(
     names = {name for task in pushed.tasks for name in task.frames}
     sizes = frame_sizes(names, Catalogue(folder.home))
     proposals = read_annotations(folder.file("proposals.coco.json"))
-    compiled = compile_round(manifest, pushed, proposals, pulled, sizes)
+    deleted = deleted_frames(gateway, pushed, parallel)
+    compiled = compile_round(manifest, pushed, proposals, pulled, sizes, deleted=deleted)
     return compiled.annotations, compiled.corrections

@@ -92,6 +92,20 @@ PLAIN = TaskOptions()
 
 
 @dataclass(frozen=True)
+class NewTask:
+    """A task to be made, with its frames."""
+
+    project_id: int
+    name: str
+    key: str
+    """Goes into its bug tracker field: by it the task is found again, for names may repeat."""
+    files: Mapping[str, Path]
+    """Where each frame lies, by the name it is sent under."""
+    frames_per_job: int
+    options: TaskOptions = PLAIN
+
+
+@dataclass(frozen=True)
 class RemoteShape:
     """A shape of any type, as the server stores it: unchecked."""
 
@@ -172,16 +186,8 @@ class Gateway(Protocol):
     def tasks(self, project_id: int) -> tuple[RemoteTask, ...]:
         """All tasks of a project."""
 
-    def create_task(
-        self,
-        project_id: int,
-        name: str,
-        key: str,
-        files: Mapping[str, Path],
-        frames_per_job: int,
-        options: TaskOptions = PLAIN,
-    ) -> RemoteTask:
-        """A new task with its frames by name, losslessly; never retried, names may repeat.
+    def create_task(self, new: NewTask) -> RemoteTask:
+        """A new task with its frames, losslessly; never retried, names may repeat.
 
         It counts the frames that were sent; `frame_names` tells what CVAT made of them.
         """

@@ -11,6 +11,7 @@ from casebook.documents import read_document
 from casebook.errors import StateError
 from casebook.labels import LabelSet
 from casebook.rounds import RoundFolder
+from cvat_sync.copies import copy_frame
 from cvat_sync.errands import Errand, ErrandTask, keep, kept, key_of
 from cvat_sync.settings import QualityConfig
 
@@ -96,19 +97,6 @@ def restricted(
     """The annotations of some frames."""
     builder = AnnotationSetBuilder(labels, dict(annotations.info))
     for image in annotations.images:
-        if image.file_name not in names:
-            continue
-        image_id = builder.add_image(image.ref, (image.height, image.width), status=image.status)
-        for entry in annotations.of_image(image.id):
-            builder.add_mask(
-                image_id,
-                annotations.label_of(entry),
-                entry.mask,
-                entry.origin,
-                model_id=entry.model_id,
-                score=entry.score,
-                prompt_source=entry.prompt_source,
-                annotator=entry.annotator,
-                attributes=entry.attributes,
-            )
+        if image.file_name in names:
+            copy_frame(builder, image, annotations)
     return builder.build()

@@ -14,6 +14,8 @@ from casebook.errors import ConfigError
 from cvat_sync.credentials import stored_token
 
 PAGE = "docs/cvat.md"
+CONF = Path("conf")
+"""The configuration folder where none is named."""
 URL_VARIABLE = "ANGIOLOOP_CVAT_URL"
 TOKEN_VARIABLE = "ANGIOLOOP_CVAT_TOKEN"  # noqa: S105 - a variable's name
 USER_VARIABLE = "ANGIOLOOP_CVAT_USER"
@@ -117,8 +119,13 @@ def read_exchange(conf: Path) -> ExchangeConfig:
     """The configuration folder's `cvat.yaml`, or the defaults when it has none.
 
     Raises:
-        ConfigError: the file has unknown or wrong values.
+        ConfigError: the file has unknown or wrong values, or a folder that was named is not there.
     """
+    if conf != CONF and not conf.is_dir():
+        raise ConfigError(
+            f"the configuration folder {conf} is not there; correct --conf, or make the folder. "
+            "Without its cvat.yaml the round would go to another project"
+        )
     path = conf / "cvat.yaml"
     return read_config(path, ExchangeConfig) if path.exists() else ExchangeConfig()
 

@@ -6,12 +6,13 @@ undone. Knows neither the SDK nor the files of a round.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 from tenacity import Retrying
 
-from casebook import masks
 from casebook.catalogue import Catalogue
-from casebook.errors import DataError
+from casebook.errors import DataError, MaskError
 from casebook.labels import LabelSet
 from cvat_sync.cines import frame_paths
 from cvat_sync.jobs import assign, user_ids
@@ -20,40 +21,24 @@ from cvat_sync.plan import PlannedTask, PushPlan
 from cvat_sync.proposals import Proposals, ProposedMask
 from cvat_sync.pushed import PushedTask
 from cvat_sync.remote import (
-    CONFIDENCE,
-    MODEL_ID,
+    NewTask,
     RemoteAnnotations,
     RemoteLabel,
     RemoteProject,
-    RemoteShape,
     RemoteTask,
     Server,
 )
+from cvat_sync.shapes import points_of, shape_of
 
 Tell = Callable[[str], None]
 
 
-def shape_of(mask: ProposedMask, frame: int, label: RemoteLabel) -> RemoteShape:
-    """A proposal as a CVAT mask, marked as a model's, with its score and model."""
-    annotation = mask.annotation
-    score = 1.0 if annotation.score is None else annotation.score
-    values = {
-        MODEL_ID: annotation.model_id or "",
-        CONFIDENCE: str(round(100 * score)),
-        **annotation.attributes,
-    }
-    return RemoteShape(
-        id=None,
-        frame=frame,
-        label_id=label.id,
-        type="mask",
-        points=masks.cvat_points(annotation.mask),
-        source="auto",
-        score=score,
-        attributes={
-            spec_id: values[name] for name, spec_id in label.attributes.items() if name in values
-        },
-    )
+@dataclass(frozen=True)
+class Drawn:
+    """A proposal with the points of its mask as CVAT takes them."""
+
+    proposal: ProposedMask
+    points: Sequence[int]
 
 
 class Shipment:
@@ -72,6 +57,34 @@ class Shipment:
         self._assignees = user_ids(gateway, plan.assignees)
         self.labels: dict[str, RemoteLabel] = {}
         self._project_id = 0
+        self._is_new_project = False
+        self._pen = ThreadPoolExecutor(max_workers=1)
+        self._drawn: dict[str, Future[tuple[Drawn, ...]]] = {}
+
+    def __enter__(self) -> "Shipment":
+        """Begin: masks are drawn while CVAT is waited for."""
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        """Drop what is drawn and not sent."""
+        self._pen.shutdown(cancel_futures=True)
+
+    def draw(self, tasks: Sequence[PlannedTask]) -> None:
+        """Draw the masks of some tasks ahead, one task after the other."""
+        for task in tasks:
+            self._drawn[task.key] = self._pen.submit(self._draw, task.frames)
+
+    def _draw(self, names: Sequence[str]) -> tuple[Drawn, ...]:
+        drawn = []
+        for proposal in self._proposals.of(names):
+            try:
+                drawn.append(Drawn(proposal, points_of(proposal.annotation)))
+            except MaskError as problem:
+                raise DataError(
+                    f"the proposal of {proposal.label} on {proposal.file_name} cannot be sent: "
+                    f"{problem}. Delete proposals.coco.json and push again"
+                ) from None
+        return tuple(drawn)
 
     def project(self, labels: LabelSet, known: Mapping[str, int], tell: Tell) -> RemoteProject:
         """Our project, made if there is none, with all labels and attributes of the label set.
@@ -106,7 +119,13 @@ class Shipment:
         ]
         if named or ours:
             return min(named or ours, key=lambda project: project.id)
-        return self._gateway.create_project(plan.project, plan.project_key, labels)
+        made = self._gateway.create_project(plan.project, plan.project_key, labels)
+        self._is_new_project = True
+        return made
+
+    def before(self) -> dict[str, list[RemoteTask]]:
+        """Tasks by key that were in the project before this push: none in one it has made."""
+        return {} if self._is_new_project else self.existing()
 
     def existing(self) -> dict[str, list[RemoteTask]]:
         """Tasks of the project by key."""
@@ -131,13 +150,17 @@ class Shipment:
         kept = self.settle(planned.key, found, whole)
         is_new = kept is None
         if kept is None:
+            if planned.key not in self._drawn:
+                self.draw([planned])
             kept = self._gateway.create_task(
-                self._project_id,
-                planned.name,
-                self._plan.task_link(planned),
-                frame_paths(planned.frames, self._catalogue),
-                self._plan.frames_per_job,
-                self._plan.options,
+                NewTask(
+                    self._project_id,
+                    planned.name,
+                    self._plan.task_link(planned),
+                    frame_paths(planned.frames, self._catalogue),
+                    self._plan.frames_per_job,
+                    self._plan.options,
+                )
             )
         names = self._gateway.frame_names(kept.id)
         names = planned.frames if names == planned.frames else names  # kept once
@@ -236,30 +259,37 @@ class Shipment:
         One write sets all masks of a task or job: where anything is drawn, it happened, and people
         may have begun. In a task made a moment ago nothing is.
         """
+        ahead = self._drawn.pop(planned.key, None)
         if not planned.masks:
             return
+        drawn = self._draw(planned.frames) if ahead is None else ahead.result()
         options, gateway = self._plan.options, self._gateway
         is_pool = options.validation is not None and options.validation.mode == "honeypots"
         if not is_pool and (is_new or _is_empty(gateway.task_annotations(task.id))):
-            gateway.replace_annotations(task.id, self._shapes(range(len(names)), names))
+            shapes = self._shapes(drawn, range(len(names)), names)
+            gateway.replace_annotations(task.id, shapes)
         if not is_pool and not options.replicas:
             return
         for job in gateway.all_jobs(task.id):
             # Who makes the ground truth must not see what the model thinks.
             if job.kind == "consensus_replica" or (is_pool and job.kind == "annotation"):
-                drawn = self._shapes(range(job.start_frame, job.stop_frame + 1), names)
-                if drawn.shapes and _is_empty(gateway.job_annotations(job.id)):
-                    gateway.replace_in_job(job.id, drawn)
+                shapes = self._shapes(drawn, range(job.start_frame, job.stop_frame + 1), names)
+                if shapes.shapes and _is_empty(gateway.job_annotations(job.id)):
+                    gateway.replace_in_job(job.id, shapes)
 
-    def _shapes(self, frames: range, names: Sequence[str]) -> RemoteAnnotations:
+    def _shapes(
+        self, drawn: Sequence[Drawn], frames: range, names: Sequence[str]
+    ) -> RemoteAnnotations:
         places: dict[str, list[int]] = {}
         for frame in frames:
             places.setdefault(names[frame], []).append(frame)
         return RemoteAnnotations(
             tuple(
-                shape_of(mask, frame, self.labels[mask.label])
-                for mask in self._proposals.of(tuple(places))
-                for frame in places[mask.file_name]
+                shape_of(
+                    one.proposal.annotation, one.points, frame, self.labels[one.proposal.label]
+                )
+                for one in drawn
+                for frame in places.get(one.proposal.file_name, ())
             )
         )
 

@@ -59,8 +59,12 @@ def register(rest: Rest, project_id: int, url: str, secret: str) -> Webhook:
         RemoteError: CVAT refused; a local address needs CVAT's SMOKESCREEN_OPTS.
     """
     parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ConfigError(f"--register {url!r}; expected an address such as https://lab:8070/cvat")
+    is_address = parts.scheme in {"http", "https"} and bool(parts.hostname)
+    if not is_address or parts.path in {"", "/"}:
+        raise ConfigError(
+            f"--register {url!r}; expected an address with the path deliveries are taken at, "
+            "such as https://lab:8070/cvat"
+        )
     spec: dict[str, object] = {
         "target_url": url,
         "description": DESCRIPTION,

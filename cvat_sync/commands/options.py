@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from casebook.errors import AngioloopError
 from casebook.rounds import Event
+from cvat_sync.settings import CONF
 
 F = TypeVar("F", bound=Callable[..., Any])
 _SYSTEM_EXIT = 74
@@ -41,7 +42,7 @@ in_home = click.option("--home", type=click.Path(path_type=Path), help="The work
 with_conf = click.option(
     "--conf",
     type=click.Path(path_type=Path),
-    default=Path("conf"),
+    default=CONF,
     show_default=True,
     help="Folder of round-NN.yaml and, if wanted, cvat.yaml.",
 )

@@ -1,10 +1,11 @@
 """`cvatsync comment`, `review` and `propagate`: what is worth a second piece of work."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
-from casebook.errors import StateError
+from casebook.errors import ConfigError, StateError
 from casebook.home import Home, locked
 from casebook.rounds import RoundFolder
 from cvat_sync.commands.options import Bar, answer, as_json, dry_run, in_round, show
@@ -49,7 +50,7 @@ def comment(number: int, home: Path | None, conf: Path, dry_run: bool, as_json: 
         plan = plan_quality(folder, pushed, gateway, gateway, config)
         answer(plan, plan.lines(), as_json)
         if not dry_run:
-            post(plan, gateway, retrying)
+            click.echo(f"{post(plan, gateway, retrying)} comments posted", err=True)
 
 
 @click.command()
@@ -80,6 +81,7 @@ def review(
     config = read_exchange(conf)
     from cvat_sync.review import KIND, keep_review, plan_review
 
+    _check_options(is_collecting, {"--dry-run": dry_run}, allow_incomplete, force)
     if is_collecting:
         _collect(folder, KIND, config, as_json, allow_incomplete, force)
         return
@@ -123,6 +125,8 @@ def propagate(
     config = read_exchange(conf)
     from cvat_sync.propagate import KIND, TRACKED, keep_cines, plan_cines
 
+    sending = {"--dry-run": dry_run, "--case": bool(cases)}
+    _check_options(is_collecting, sending, allow_incomplete, force)
     if is_collecting:
         _collect(folder, KIND, config, as_json, allow_incomplete, force)
         return
@@ -143,6 +147,26 @@ def propagate(
     with locked(folder.file(f".{KIND}.lock"), f"a propagation of round {number:02d}"):
         keep_cines(folder, errand, given)
         _send(folder, KIND, config, as_json)
+
+
+def _check_options(
+    is_collecting: bool, sending: Mapping[str, bool], allow_incomplete: bool, force: bool
+) -> None:
+    """Refuse an option that would be passed over.
+
+    Raises:
+        ConfigError: an option of sending with --collect, or one of collecting without.
+    """
+    collecting = {"--allow-incomplete": allow_incomplete, "--force": force}
+    strange = [
+        name for name, is_set in (sending if is_collecting else collecting).items() if is_set
+    ]
+    if strange:
+        side, advice = ("with", "give one") if is_collecting else ("without", "give both or none")
+        raise ConfigError(
+            f"{' and '.join(strange)} would be passed over {side} --collect, which brings the "
+            f"outcome back; {advice}"
+        )
 
 
 def _send(folder: RoundFolder, kind: str, config: ExchangeConfig, as_json: bool) -> None:

@@ -118,7 +118,8 @@ def create_app(settings: Settings, on_ready: Callable[[], None] | None = None) -
         events.routes(store, queue),
         background.routes(store),
     ):
-        app.include_router(router)
+        # One flat list: of routers that are included, each is searched anew for every request.
+        app.router.routes.extend(router.routes)
     app.add_middleware(accounts.Gate, store=store)
     if settings.latency_ms or settings.fault_rate or settings.hang_rate:
         app.add_middleware(

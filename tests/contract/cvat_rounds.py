@@ -4,9 +4,14 @@ import base64
 import json
 import urllib.request
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pytest
+from click.testing import CliRunner, Result
+
 from casebook.rounds import RoundFolder
+from cvat_sync.cli import main
 from cvat_sync.gateway import CvatGateway, retrying
 from cvat_sync.plan import PushPlan
 from cvat_sync.pull import PullResult, pull
@@ -17,6 +22,22 @@ from cvat_sync.settings import Access, ExchangeConfig
 from tests.fakes.cvat_round import ref
 
 CONFIG = ExchangeConfig(frames_per_task=2, frames_per_job=1, parallel=2)
+
+
+def set_up(monkeypatch: pytest.MonkeyPatch, access: Access, root: Path, settings: str) -> None:
+    """A workspace and a configuration folder as the commands find them; its project is its own."""
+    monkeypatch.setenv("ANGIOLOOP_CVAT_URL", access.url)
+    monkeypatch.setenv("ANGIOLOOP_CVAT_TOKEN", str(access.token))
+    monkeypatch.setenv("ANGIOLOOP_HOME", str(root))
+    (root / "conf").mkdir()
+    (root / "conf" / "cvat.yaml").write_text(f"project: {root.name}\n{settings}\n")
+
+
+def cvatsync(folder: RoundFolder, verb: str, *arguments: str) -> Result:
+    """A command on the round, as typed at a shell."""
+    conf = [] if verb == "doctor" else ["--conf", str(folder.home.root / "conf")]
+    options = ["--round", str(folder.number), *conf, *arguments]
+    return CliRunner().invoke(main, [verb, *options], catch_exceptions=False)
 
 
 def credentials(access: Access) -> str:

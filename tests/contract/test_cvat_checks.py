@@ -10,6 +10,7 @@ from cvat_sync.gateway import CvatGateway
 from cvat_sync.jobs import frames_of
 from cvat_sync.plan import PushPlan, plan_push
 from cvat_sync.proposals import Proposals
+from cvat_sync.remote import NewTask
 from cvat_sync.settings import Access
 from tests.contract.cvat_rounds import CONFIG, call, push_it
 
@@ -126,7 +127,7 @@ def test_two_tasks_of_one_key_become_one_and_the_one_people_use_stays(
     task = first.tasks[0]
     files = [folder.home.cases / name.partition(".")[0] / "00003.png" for name in task.frames]
     named = dict(zip(task.frames, files, strict=True))
-    twin = gateway.create_task(first.project_id, task.name, task.key, named, 1)
+    twin = gateway.create_task(NewTask(first.project_id, task.name, task.key, named, 1))
     begun = gateway.jobs(twin.id)[0]
     call(access, "PATCH", f"/api/jobs/{begun.id}", {"state": "in progress"})
     again = push_it(folder, plan, gateway, access)

@@ -1,11 +1,9 @@
 """A round pushed as whole cines: the run in order, one job a case, what is drawn comes back."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
 from casebook import masks
 from casebook.annotations import Origin, read_annotations
@@ -13,31 +11,23 @@ from casebook.catalogue import Catalogue, png_bytes
 from casebook.corrections import Effort
 from casebook.documents import read_document
 from casebook.rounds import RoundFolder
-from cvat_sync.cli import main
 from cvat_sync.gateway import CvatGateway
 from cvat_sync.pushed import need_pushed
 from cvat_sync.remote import RemoteAnnotations
 from cvat_sync.settings import Access
-from tests.contract.cvat_rounds import complete, shape
-from tests.contract.cvat_servers import standin
+from tests.contract.cvat_rounds import complete, cvatsync, set_up, shape
 from tests.fakes.cvat_round import HW, bar, make_round
 
 
-@pytest.fixture(scope="module")
-def access(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Access]:
-    with standin(tmp_path_factory.mktemp("standin")) as found:
-        yield found
+@pytest.fixture
+def access(standin_access: Access) -> Access:
+    return standin_access
 
 
 @pytest.fixture
 def folder(tmp_path: Path, access: Access, monkeypatch: pytest.MonkeyPatch) -> RoundFolder:
     """Two cases with their neighbouring frames, one without, to be pushed as cines."""
-    monkeypatch.setenv("ANGIOLOOP_CVAT_URL", access.url)
-    monkeypatch.setenv("ANGIOLOOP_CVAT_TOKEN", str(access.token))
-    monkeypatch.setenv("ANGIOLOOP_HOME", str(tmp_path))
-    (tmp_path / "conf").mkdir()
-    text = f"project: {tmp_path.name}\nform: cines\n"
-    (tmp_path / "conf" / "cvat.yaml").write_text(text)
+    set_up(monkeypatch, access, tmp_path, "form: cines")
     found = make_round(tmp_path, 3)
     catalogue = Catalogue(found.home)
     for number in (0, 1):
@@ -47,12 +37,6 @@ def folder(tmp_path: Path, access: Access, monkeypatch: pytest.MonkeyPatch) -> R
             frames[frame] = png_bytes(np.full(HW, 30 + frame, dtype=np.uint8))
         catalogue.add(case.with_(stored_frames=(1, 2, 3, 4)), frames)
     return found
-
-
-def cvatsync(folder: RoundFolder, verb: str, *arguments: str) -> Result:
-    conf = str(folder.home.root / "conf")
-    options = ["--round", "2", "--conf", conf, *arguments]
-    return CliRunner().invoke(main, [verb, *options], catch_exceptions=False)
 
 
 def test_cines_go_there_and_back(folder: RoundFolder, access: Access) -> None:

@@ -4,84 +4,70 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
 from casebook.rounds import RoundFolder
-from cvat_sync.cli import main
 from cvat_sync.commands.options import Bar
 from cvat_sync.gateway import CvatGateway
 from cvat_sync.pushed import need_pushed
 from cvat_sync.remote import RemoteAnnotations, RemoteShape
 from cvat_sync.settings import Access
-from tests.contract.cvat_rounds import complete
+from tests.contract.cvat_rounds import complete, cvatsync, set_up
 from tests.contract.cvat_servers import standin
 from tests.fakes.cvat_round import make_round
 
 
-@pytest.fixture(scope="module")
-def access(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Access]:
-    with standin(tmp_path_factory.mktemp("standin")) as found:
-        yield found
+@pytest.fixture
+def access(standin_access: Access) -> Access:
+    return standin_access
 
 
 @pytest.fixture
 def folder(tmp_path: Path, access: Access, monkeypatch: pytest.MonkeyPatch) -> RoundFolder:
-    monkeypatch.setenv("ANGIOLOOP_CVAT_URL", access.url)
-    monkeypatch.setenv("ANGIOLOOP_CVAT_TOKEN", str(access.token))
-    monkeypatch.setenv("ANGIOLOOP_HOME", str(tmp_path))
-    conf = tmp_path / "conf"
-    conf.mkdir()
-    (conf / "cvat.yaml").write_text(f"project: {tmp_path.name}\nframes_per_task: 2\n")
+    set_up(monkeypatch, access, tmp_path, "frames_per_task: 2")
     return make_round(tmp_path)
 
 
-def cvatsync(folder: RoundFolder, *arguments: str) -> Result:
-    conf = [] if arguments[0] == "doctor" else ["--conf", str(folder.home.root / "conf")]
-    return CliRunner().invoke(main, [*arguments, *conf], catch_exceptions=False)
-
-
 def test_a_round_goes_there_and_back(folder: RoundFolder, access: Access) -> None:
-    planned = cvatsync(folder, "push", "--round", "2", "--dry-run")
+    planned = cvatsync(folder, "push", "--dry-run")
     assert "3 tasks, 5 frames" in planned.stdout
     assert not folder.has("pushed.json")
-    pushed = cvatsync(folder, "push", "--round", "2")
+    pushed = cvatsync(folder, "push")
     assert pushed.exit_code == 0
     assert "3 tasks, 5 frames, 4 masks" in pushed.stdout
     assert "proposed masks (LAD 4)" in pushed.stderr
-    again = cvatsync(folder, "push", "--round", "2")
+    again = cvatsync(folder, "push")
     assert (again.exit_code, again.stdout) == (0, "round 02 is pushed already: 3 tasks\n")
-    early = cvatsync(folder, "pull", "--round", "2")
+    early = cvatsync(folder, "pull")
     assert early.exit_code == 6
     assert early.stderr.count("\n") == 1
     assert "3 of 3 jobs are not completed" in early.stderr
     with CvatGateway(access) as gateway:
         complete(access, gateway, need_pushed(folder))
-    status = json.loads(cvatsync(folder, "status", "--round", "2", "--json").stdout)
+    status = json.loads(cvatsync(folder, "status", "--json").stdout)
     assert status["jobs"] == {"completed": 3}
     assert status["open_jobs"] == []
-    before = json.loads(cvatsync(folder, "effort", "--round", "2", "--json").stdout)
+    before = json.loads(cvatsync(folder, "effort", "--json").stdout)
     assert before["source"] == "job dates"
-    pulled = cvatsync(folder, "pull", "--round", "2")
+    pulled = cvatsync(folder, "pull")
     assert pulled.exit_code == 0
     assert "4 accepted, 0 refined, 0 added, 0 deleted, 0 frames rejected" in pulled.stdout
-    again = cvatsync(folder, "pull", "--round", "2")
+    again = cvatsync(folder, "pull")
     assert again.stdout == "round 02 is pulled already; nothing changed in CVAT since\n"
-    assert "hours saved" in cvatsync(folder, "effort", "--round", "2").stdout
-    assert cvatsync(folder, "open", "--round", "2").stdout.count("/tasks/") == 3
-    opened = json.loads(cvatsync(folder, "open", "--round", "2", "--json").stdout)
+    assert "hours saved" in cvatsync(folder, "effort").stdout
+    assert cvatsync(folder, "open").stdout.count("/tasks/") == 3
+    opened = json.loads(cvatsync(folder, "open", "--json").stdout)
     assert len(opened["tasks"]) == 3
-    assert "round 02: annotations.coco.json" in cvatsync(folder, "status", "--round", "2").stdout
+    assert "round 02: annotations.coco.json" in cvatsync(folder, "status").stdout
     actions = (folder.home.root / "audit.jsonl").read_text()
     assert '"push"' in actions
     assert '"pull"' in actions
 
 
 def test_what_is_left_out_is_told(folder: RoundFolder, access: Access) -> None:
-    cvatsync(folder, "push", "--round", "2")
+    cvatsync(folder, "push")
     with CvatGateway(access) as gateway:
         pushed = need_pushed(folder)
         labels = {label.name: label.id for label in gateway.labels(pushed.project_id)}
@@ -91,7 +77,7 @@ def test_what_is_left_out_is_told(folder: RoundFolder, access: Access) -> None:
         gateway.replace_annotations(task_id, RemoteAnnotations((*drawn.shapes, damaged)))
         complete(access, gateway, pushed, keep_open=1)
         (waiting,) = [job.id for job in gateway.jobs(pushed.tasks[-1].task_id)]
-    result = cvatsync(folder, "pull", "--round", "2", "--allow-incomplete")
+    result = cvatsync(folder, "pull", "--allow-incomplete")
     assert result.exit_code == 0
     assert "case-000.f00003.png, RCA" in result.stderr
     assert f"jobs that are not completed: {waiting}" in result.stderr
@@ -100,7 +86,7 @@ def test_what_is_left_out_is_told(folder: RoundFolder, access: Access) -> None:
 
 def test_a_dry_run_asks_nobody_for_anything(folder: RoundFolder) -> None:
     folder.file("proposals.coco.json").unlink()
-    result = cvatsync(folder, "push", "--round", "2", "--dry-run")
+    result = cvatsync(folder, "push", "--dry-run")
     assert "would ask a worker to propose" in result.stdout
     assert not folder.home.queue.exists()
 
@@ -138,7 +124,7 @@ def test_a_wrong_token_stops_a_push_before_anything_is_asked_for(
 ) -> None:
     monkeypatch.setenv("ANGIOLOOP_CVAT_TOKEN", "wrong")
     folder.file("proposals.coco.json").unlink()
-    result = cvatsync(folder, "push", "--round", "2")
+    result = cvatsync(folder, "push")
     assert (result.exit_code, result.stderr.count("\n")) == (9, 1)
     assert "refused the credentials" in result.stderr
     assert not (folder.home.queue).exists()
@@ -147,7 +133,7 @@ def test_a_wrong_token_stops_a_push_before_anything_is_asked_for(
 def test_the_doctor_names_what_is_not_well(
     folder: RoundFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result = cvatsync(folder, "doctor", "--round", "2")
+    result = cvatsync(folder, "doctor")
     assert result.exit_code == 0
     assert "ok   server: angioloop stand-in for CVAT 2.73.0" in result.stdout
     assert "warn functions: none; annotators have no interactor" in result.stdout

@@ -1,12 +1,10 @@
 """Comments, the second look and carried cines, typed as commands against the stand-in."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
 
 from casebook import masks
 from casebook.annotations import AnnotationSetBuilder, Origin, read_annotations, write_annotations
@@ -15,14 +13,21 @@ from casebook.catalogue import Catalogue, png_bytes
 from casebook.corrections import Corrections, MaskChange
 from casebook.documents import write_document
 from casebook.rounds import RoundFolder
-from cvat_sync.cli import main
 from cvat_sync.errands import kept
 from cvat_sync.gateway import CvatGateway
 from cvat_sync.pushed import Pushed, need_pushed
 from cvat_sync.remote import RemoteAnnotations
 from cvat_sync.rest import Answer, listed
 from cvat_sync.settings import Access
-from tests.contract.cvat_rounds import call, complete, place_of, shape, with_shapes
+from tests.contract.cvat_rounds import (
+    call,
+    complete,
+    cvatsync,
+    place_of,
+    set_up,
+    shape,
+    with_shapes,
+)
 from tests.contract.cvat_servers import standin
 from tests.fakes.cvat_round import HW, LABELS, bar, make_round, ref
 
@@ -33,30 +38,19 @@ class Said(Answer):
     message: str
 
 
-@pytest.fixture(scope="module")
-def access(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Access]:
-    with standin(tmp_path_factory.mktemp("standin")) as found:
-        yield found
+@pytest.fixture
+def access(standin_access: Access) -> Access:
+    return standin_access
 
 
 @pytest.fixture
 def folder(tmp_path: Path, access: Access, monkeypatch: pytest.MonkeyPatch) -> RoundFolder:
     """A round that is pushed."""
-    monkeypatch.setenv("ANGIOLOOP_CVAT_URL", access.url)
-    monkeypatch.setenv("ANGIOLOOP_CVAT_TOKEN", str(access.token))
-    monkeypatch.setenv("ANGIOLOOP_HOME", str(tmp_path))
-    (tmp_path / "conf").mkdir()
-    text = f"project: {tmp_path.name}\nframes_per_task: 2\nframes_per_job: 1\n"
-    (tmp_path / "conf" / "cvat.yaml").write_text(f"{text}quality: {{measure: false}}\n")
+    settings = "frames_per_task: 2\nframes_per_job: 1\nquality: {measure: false}"
+    set_up(monkeypatch, access, tmp_path, settings)
     found = make_round(tmp_path)
     assert cvatsync(found, "push").exit_code == 0
     return found
-
-
-def cvatsync(folder: RoundFolder, verb: str, *arguments: str) -> Result:
-    conf = str(folder.home.root / "conf")
-    options = ["--round", "2", "--conf", conf, *arguments]
-    return CliRunner().invoke(main, [verb, *options], catch_exceptions=False)
 
 
 def draw(access: Access, folder: RoundFolder, number: int, *bitmaps: np.ndarray) -> None:
@@ -94,7 +88,7 @@ def test_findings_become_issues_once(folder: RoundFolder, access: Access) -> Non
     assert "LAD agrees with the proposal of round-01-abc at IoU 0.33" in planned.stdout
     assert "proposed a LAD here that was deleted" in planned.stdout
     assert len(messages(access)) == before
-    assert cvatsync(folder, "comment").exit_code == 0
+    assert "3 comments posted" in cvatsync(folder, "comment").stderr
     assert len(messages(access)) == before + 3
     again = json.loads(cvatsync(folder, "comment", "--json").stdout)
     assert (again["comments"], again["known"]) == ([], 3)
@@ -103,6 +97,57 @@ def test_findings_become_issues_once(folder: RoundFolder, access: Access) -> Non
     issues = call(access, "GET", f"/api/issues?task_id={task_id}")["results"]
     places = [(one["frame"], one["position"]) for one in issues]
     assert (frame, [5.0, 10.0, 34.0, 13.0]) in places
+
+
+def rename(access: Access, pushed: Pushed, label: str, name: str) -> None:
+    """What a person does on the project's page."""
+    path = f"/api/labels?project_id={pushed.project_id}&page_size=100"
+    number = next(one["id"] for one in call(access, "GET", path)["results"] if one["name"] == label)
+    call(access, "PATCH", f"/api/labels/{number}", {"name": name})
+
+
+def test_a_label_renamed_and_a_frame_deleted_in_cvat_are_no_deleted_proposals(
+    folder: RoundFolder, access: Access
+) -> None:
+    pushed = need_pushed(folder)
+    draw(access, folder, 1)
+    task_id, frame = place_of(pushed, 1)
+    call(access, "PATCH", f"/api/tasks/{task_id}/data/meta", {"deleted_frames": [frame]})
+    finish(access, pushed)
+    rename(access, pushed, "LAD", "left anterior")
+    assert "0 comments to post" in cvatsync(folder, "comment", "--dry-run").stdout
+
+
+def test_a_second_look_goes_there_and_back_though_its_label_is_renamed(
+    folder: RoundFolder, access: Access
+) -> None:
+    draw(access, folder, 0, bar(12))
+    finish(access, need_pushed(folder))
+    rename(access, need_pushed(folder), "LAD", "left anterior")
+    assert cvatsync(folder, "pull").exit_code == 0
+    assert cvatsync(folder, "review").exit_code == 0
+    errand = kept(folder, "review")
+    assert errand is not None
+    assert errand.pushed is not None
+    finish(access, errand.pushed)
+    assert "1 masks kept" in cvatsync(folder, "review", "--collect").stdout
+
+
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        pytest.param(["review", "--collect", "--dry-run"], "--dry-run", id="dry run"),
+        pytest.param(["propagate", "--collect", "--case", "case-000"], "--case", id="one case"),
+        pytest.param(["review", "--force"], "--force", id="force"),
+        pytest.param(["propagate", "--allow-incomplete"], "--allow-incomplete", id="incomplete"),
+    ],
+)
+def test_an_option_that_would_be_passed_over_is_refused(
+    folder: RoundFolder, typed: list[str], says: str
+) -> None:
+    result = cvatsync(folder, *typed)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert f"{says} would be passed over" in result.stderr
 
 
 def test_a_sealed_round_is_commented_from_its_files(folder: RoundFolder, access: Access) -> None:
@@ -286,11 +331,7 @@ def test_lost_answers_post_and_make_nothing_twice(
     """One request in six fails, half of those after their effect."""
     place = tmp_path_factory.mktemp("faulty")
     with standin(place, "--fault-rate", "0.16", "--fault-seed", "5") as faulty:
-        monkeypatch.setenv("ANGIOLOOP_CVAT_URL", faulty.url)
-        monkeypatch.setenv("ANGIOLOOP_CVAT_TOKEN", str(faulty.token))
-        monkeypatch.setenv("ANGIOLOOP_HOME", str(tmp_path))
-        (tmp_path / "conf").mkdir()
-        (tmp_path / "conf" / "cvat.yaml").write_text("quality: {measure: false}\n")
+        set_up(monkeypatch, faulty, tmp_path, "quality: {measure: false}")
         folder = make_round(tmp_path)
         assert cvatsync(folder, "push").exit_code == 0
         builder = AnnotationSetBuilder(LABELS)

@@ -25,7 +25,7 @@ from cvat_sync.gateway import CvatGateway
 from cvat_sync.plan import PushPlan, plan_push
 from cvat_sync.proposals import Proposals
 from cvat_sync.pushed import need_pushed
-from cvat_sync.remote import RemoteAnnotations
+from cvat_sync.remote import NewTask, RemoteAnnotations
 from cvat_sync.settings import Access
 from tests.contract.cvat_rounds import CONFIG, complete, end_state, pull_it, push_it
 from tests.contract.cvat_servers import PASSWORD, TOKEN, USER, standin
@@ -192,7 +192,7 @@ def test_only_what_may_pass_is_tried_again_and_only_where_it_does_no_harm(
         "read": lambda: gateway.read("read", "/api/tasks/1"),
         "replace": lambda: gateway.replace_annotations(1, RemoteAnnotations()),
         "send": lambda: gateway.send("send", "POST", "/api/issues", {}),
-        "create": lambda: gateway.create_task(1, "name", "key", {}, 5),
+        "create": lambda: gateway.create_task(NewTask(1, "name", "key", {}, 5)),
     }
     asked = {}
     try:

@@ -248,6 +248,7 @@ def test_the_doctor_tries_the_webhook_that_register_made(
             ["--poll", "5", "--register", "http://lab/cvat"], 2, "give one", id="contradiction"
         ),
         pytest.param(["--register", "lab:8070"], 2, "https://lab:8070/cvat", id="address"),
+        pytest.param(["--register", "https://lab:8070"], 2, "with the path", id="no path"),
     ],
 )
 def test_wrong_options_are_told_in_one_line(

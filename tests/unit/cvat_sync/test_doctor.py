@@ -11,6 +11,8 @@ from casebook.home import Home
 from casebook.rounds import RoundFolder
 from cvat_sync import doctor
 from cvat_sync.labels import label_specs
+from cvat_sync.plan import project_key
+from cvat_sync.remote import RemoteProject
 from cvat_sync.rest import Rest
 from cvat_sync.webhooks import DESCRIPTION
 from tests.fakes.cvat_memory import MemoryCvat, pushed_round
@@ -132,7 +134,7 @@ def test_all_is_well(folder: RoundFolder, rest: SaidCvat, monkeypatch: pytest.Mo
             page(*label_specs(LABELS)[1:]),
             "labels",
             "fail",
-            "lacks LAD; push with --add-labels",
+            "lacks LAD; the next round's push adds them, or do so on the project's page",
             id="label missing",
         ),
         pytest.param(
@@ -140,7 +142,7 @@ def test_all_is_well(folder: RoundFolder, rest: SaidCvat, monkeypatch: pytest.Mo
             page({**label_specs(LABELS)[0], "type": "polygon"}, *label_specs(LABELS)[1:]),
             "labels",
             "fail",
-            "LAD as polygon instead of mask",
+            "LAD as polygon instead of mask; set their type to `any`",
             id="label of a wrong type",
         ),
         pytest.param(
@@ -148,7 +150,7 @@ def test_all_is_well(folder: RoundFolder, rest: SaidCvat, monkeypatch: pytest.Mo
             page({**label_specs(LABELS)[0], "attributes": []}, *label_specs(LABELS)[1:]),
             "labels",
             "warn",
-            "LAD/model_id",
+            "LAD/mld, whose values are not shown; the next round's push adds them",
             id="attributes missing",
         ),
         pytest.param("/api/webhooks", page(), "webhook", "warn", "--register", id="no webhook"),
@@ -187,9 +189,25 @@ def test_each_trouble_is_told_with_what_to_do(
     assert says in found[what][1]
 
 
-def test_a_server_that_is_away_ends_the_examination(rest: SaidCvat) -> None:
+def test_what_is_on_this_machine_is_looked_at_though_the_server_is_away(
+    folder: RoundFolder, rest: SaidCvat
+) -> None:
+    rest.said["/api/users/self"] = AccessError("wrong token")
+    assert list(levels(folder, rest)) == ["server", "account", "worker", "workspace"]
     rest.said["/api/server/about"] = RemoteError("no answer from CVAT")
-    assert levels(None, rest) == {"server": ("fail", "no answer from CVAT")}
+    found = levels(folder, rest)
+    assert list(found) == ["server", "worker", "workspace"]
+    assert found["server"] == ("fail", "no answer from CVAT")
+
+
+def test_labels_the_coming_push_adds_are_no_failure(tmp_path: Path, rest: SaidCvat) -> None:
+    rest.said["/api/labels"] = page(*label_specs(LABELS)[1:])
+    folder = make_round(tmp_path)
+    cvat = MemoryCvat(folder)
+    there = RemoteProject(4, "vessels", project_key(LABELS))
+    cvat.projects = lambda: (there,)  # type: ignore[method-assign]
+    finding = doctor.check_project(folder, cvat, rest)
+    assert (finding.level, finding.text) == ("warn", "project 4 lacks LAD; the push adds them")
 
 
 def test_before_the_first_push_there_is_nothing_to_compare(tmp_path: Path, rest: SaidCvat) -> None:

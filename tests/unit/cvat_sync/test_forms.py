@@ -25,7 +25,7 @@ def test_what_is_read_from_a_form_is_what_went_in(
     for number, payload in enumerate(payloads):
         files[f"case-{number}.f00000.png"] = place / str(number)
         (place / str(number)).write_bytes(payload)
-    made = form({"image_quality": quality, "sorting_method": "natural"}, files)
+    made = form({"image_quality": quality, "sorting_method": "natural"}, files, "image/png")
     body = b"".join(map(bytes, made.pieces()))
     assert len(body) == made.n_bytes
     read = message_from_bytes(f"Content-Type: {made.content_type}\r\n\r\n".encode() + body)
@@ -38,7 +38,7 @@ def test_what_is_read_from_a_form_is_what_went_in(
 
 def test_each_file_has_a_name_of_its_own_in_the_form_and_says_what_it_is(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"1")
-    made = form({}, {"a.png": tmp_path / "a", "b.png": tmp_path / "a"})
+    made = form({}, {"a.png": tmp_path / "a", "b.png": tmp_path / "a"}, "image/png")
     body = b"".join(map(bytes, made.pieces()))
     read = message_from_bytes(
         f"Content-Type: {made.content_type}\r\n\r\n".encode() + body, policy=HTTP
@@ -53,7 +53,7 @@ def test_each_file_has_a_name_of_its_own_in_the_form_and_says_what_it_is(tmp_pat
 def test_a_file_that_changes_while_it_is_sent_is_refused(tmp_path: Path, now: bytes) -> None:
     path = tmp_path / "frame.png"
     path.write_bytes(b"12")
-    made = form({}, {"a.png": path})
+    made = form({}, {"a.png": path}, "image/png")
     path.write_bytes(now)
     with pytest.raises(DataError, match=r"frame.png no longer has the 2 bytes"):
         list(made.pieces())

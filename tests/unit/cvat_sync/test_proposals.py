@@ -64,6 +64,17 @@ def test_a_damaged_file_is_refused(tmp_path: Path, change: object, says: str) ->
         Proposals(path)
 
 
+def test_a_mask_of_another_size_than_its_image_is_refused(tmp_path: Path) -> None:
+    path = make_round(tmp_path, 3).file("proposals.coco.json")
+    whole = read_annotations(path)
+    first, *others = whole.annotations
+    wrong = first.segmentation.with_(size=(48, 40))
+    changed = (first.with_(segmentation=wrong), *others)
+    path.write_text(whole.with_(annotations=changed).model_dump_json())
+    with pytest.raises(DataError, match=r"1 is of 48×40 px and its image case-000\.f.* of 40×48"):
+        Proposals(path)
+
+
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="has not run"):
         Proposals(tmp_path / "proposals.coco.json")

@@ -65,6 +65,11 @@ def test_a_folder_without_cvat_yaml_has_the_defaults(tmp_path: Path) -> None:
     assert read_exchange(tmp_path) == ExchangeConfig()
 
 
+def test_a_folder_that_was_named_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"folder .*/cnof is not there; correct --conf"):
+        read_exchange(tmp_path / "cnof")
+
+
 def test_an_unknown_setting_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cvat.yaml").write_text("frames_per_taks: 5\n")
     with pytest.raises(ConfigError, match="frames_per_taks"):
