@@ -36,6 +36,7 @@ _INPUTS = (
     "embedding", "fine", "middle", "points", "point_labels", "previous", "has_previous",
 )  # fmt: skip
 PIXELS = "grey square of side_px, three times, brought from 0–255 to -1–1 (mean and deviation 0.5)"
+STANDARDISED = "grey square of side_px, three times, brought to mean 0 and deviation 1"
 PROMPTS = (
     "points in px of the square, x before y; labels: 1 inside, 0 outside, 2 and 3 first and last "
     "corner of the box, -1 nothing; previous: logits of the last answer, counted where "
@@ -240,6 +241,7 @@ def export_teacher(model: Sam3, model_id: str, folder: Path, licence: str) -> Te
         opset=OPSET,
         side_px=side,
         mask_side_px=mask_side,
+        pixels=STANDARDISED if model.config.standardised else PIXELS,
         max_abs=max_abs,
         mask_iou=mask_iou,
         files={name: sha256_of_file(folder / name) for name in (ENCODER, DECODER)},

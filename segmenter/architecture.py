@@ -47,6 +47,8 @@ class Sam3Config(BaseModel):
     memory_layers: int = 1
     memory_fuser_layers: int = 1
     multimask_by_stability: bool = False
+    standardised: bool = True
+    """Each square is given mean 0 and deviation 1; else grey 0 to 255 becomes -1 to 1."""
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> "Sam3Config":
@@ -100,8 +102,10 @@ REAL = Sam3Config(
     memory_layers=4,
     memory_fuser_layers=2,
     multimask_by_stability=True,
+    standardised=False,
 )
-"""The released model. Source: sam3/model_builder.py of sam3 0.1.4."""
+"""The released model. Source: sam3/model_builder.py and, for its pixels,
+sam3/model/sam3_image_processor.py of sam3 0.1.4."""
 
 SMALLEST = Sam3Config(
     side_px=64,

@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from casebook.cases import View
+from segmenter.heads import view_numbers
 from segmenter.interactive import boxes_of, upsampled
 from segmenter.losses import mask_loss
 from segmenter.sam3 import Sam3
@@ -39,6 +41,7 @@ class ConceptQuery:
     image_index: int
     concept: str
     instances: Bool[Tensor, "n s s"]
+    view: View | None = None
 
 
 def _focal_without_triton(original: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -161,7 +164,12 @@ def concept_loss(
     vision = model.concept_features(model.trunk(pixels))
     target = _moved(targets_of(queries), device)
     out = model.ground(
-        vision, model.text_features(concepts), image_index, text_index, target=target
+        vision,
+        model.text_features(concepts),
+        image_index,
+        text_index,
+        views=view_numbers([query.view for query in queries]),
+        target=target,
     )
     losses: dict[str, Tensor] = criterion.compute_loss(out, model.image.back_convert(target))
     dense = upsampled(out["semantic_seg"][:, 0], pixels.shape[-1])

@@ -23,7 +23,9 @@ def window_seen(teacher: Teacher, frame: Frame, prompt: Prompt | None) -> Window
 def descriptor(teacher: Teacher, frame: Frame, window: Window) -> Float32[np.ndarray, " d"]:
     """Mean and standard deviation of each feature over a window, each half of length 1."""
     with torch.inference_mode():
-        pixels = from_grey(crop(frame.pixels, window, teacher.model.config.side_px)[None])
+        sizes = teacher.model.config
+        square = crop(frame.pixels, window, sizes.side_px)[None]
+        pixels = from_grey(square, standardised=sizes.standardised)
         features = teacher.model.trunk(pixels.to(teacher.model.device))[0].float().flatten(1)
         halves = (features.mean(dim=1), features.std(dim=1, correction=0))
         found = torch.cat([half / half.norm().clamp_min(1e-12) for half in halves])

@@ -99,6 +99,8 @@ class TrainConfig(BaseModel):
     """Train for, and answer with, a second look in a window around the prompt or first answer."""
     view_in_text: bool = False
     """Learn, and ask for, concepts with the view's angles in words, where they are known."""
+    view_embedding: bool = False
+    """Learn what the view's angles, as numbers, add to the text of concepts."""
     strategy: Strategy = "lora"
     """What is changed: see `segmenter/tuning.py`; `lora` below holds for the first only."""
     lora: LoraConfig = LoraConfig()
@@ -298,6 +300,6 @@ def _lr(fraction: float, config: TrainConfig) -> float:
 def _fingerprint(config: TrainConfig) -> str:
     """The settings that decide the weights; one that is absent is as before there was such."""
     left_out = {"log_every", "checkpoint_every", "accumulate", "processes"}
-    since = ("stop", "zoom", "view_in_text", "hard_negatives")
+    since = ("stop", "zoom", "view_in_text", "view_embedding", "hard_negatives")
     left_out |= {name for name in since if not getattr(config, name)}
     return json.dumps(config.model_dump(exclude=left_out), sort_keys=True)

@@ -224,18 +224,25 @@ def paste(
     return out
 
 
-def normalised(squares: UInt8[Tensor, "b s s"]) -> Float[Tensor, "b 3 s s"]:
-    """Grey squares as the three channels a model reads, each with mean 0 and deviation 1.
+def normalised(
+    squares: UInt8[Tensor, "b s s"], *, standardised: bool = True
+) -> Float[Tensor, "b 3 s s"]:
+    """Grey squares as the three channels a model reads.
 
-    Standardising each square makes contrast and exposure, which vary between recordings, matter
-    little.
+    Args:
+        standardised: Each square with mean 0 and deviation 1, so that contrast and exposure, which
+            vary between recordings, matter little; else -1 to 1, as the released weights learnt.
     """
     values = squares.float()
+    if not standardised:
+        return (values / 127.5 - 1.0)[:, None].expand(-1, 3, -1, -1)
     mean = values.mean(dim=(1, 2), keepdim=True)
     deviation = values.std(dim=(1, 2), keepdim=True).clamp(min=4.0)
     return ((values - mean) / deviation)[:, None].expand(-1, 3, -1, -1)
 
 
-def from_grey(squares: UInt8[np.ndarray, "b s s"]) -> Float[Tensor, "b 3 s s"]:
-    """Cropped squares as a model's input."""
-    return normalised(torch.from_numpy(np.ascontiguousarray(squares)))
+def from_grey(
+    squares: UInt8[np.ndarray, "b s s"], *, standardised: bool = True
+) -> Float[Tensor, "b 3 s s"]:
+    """Cropped squares as a model's input; see `normalised`."""
+    return normalised(torch.from_numpy(np.ascontiguousarray(squares)), standardised=standardised)

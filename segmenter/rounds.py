@@ -27,6 +27,7 @@ from segmenter.samples import Augmentation, Batch, RoundData, Sample
 from segmenter.steps import WHOLE, Part
 from segmenter.teacher import default_windows
 from segmenter.validation import box_iou
+from segmenter.views import ViewEmbedding, load_view, save_view
 from segmenter.weights import base_sha256, load_base
 
 _NAME = "candidate"
@@ -98,6 +99,15 @@ def _heads_of(model: Sam3, config: TrainConfig, init_adapter: Path | None) -> He
     return heads
 
 
+def _view_of(model: Sam3, config: TrainConfig, init_adapter: Path | None) -> ViewEmbedding | None:
+    """The view's embedding to train, the incumbent's where it has one."""
+    if not config.view_embedding:
+        return None
+    width = model.config.width
+    found = load_view(init_adapter, width) if init_adapter is not None else None
+    return (found or ViewEmbedding(width)).requires_grad_().to(model.device)
+
+
 def _asking(
     heads: Heads, batch: Batch, weights: Float[Tensor, " b"]
 ) -> Callable[[Features, Tensor, slice], Mapping[str, Tensor]]:
@@ -157,6 +167,7 @@ def train_adapter(
         lora = _go_on(model, init_adapter, config, digest)
     sizes = model.config
     heads = _heads_of(model, config, init_adapter)
+    model.view_embedding = _view_of(model, config, init_adapter)
     model.train()
     laid = windows or default_windows(model)
     if config.zoom:
@@ -168,6 +179,7 @@ def train_adapter(
         augmentation or Augmentation(),
         sizes.side_px,
         sizes.queries,
+        standardised=sizes.standardised,
     )
     criterion = detection_loss(sizes.queries)
     prompts = mix or ROUND_MIX
@@ -227,6 +239,8 @@ def train_adapter(
         )
         if heads is not None:
             save_heads(heads, folder)
+        if model.view_embedding is not None:
+            save_view(model.view_embedding, folder)
     return RoundResult(
         folder=folder,
         fit=result,

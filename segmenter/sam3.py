@@ -43,6 +43,8 @@ class Sam3(nn.Module):
         super().__init__()
         self.image: Any = image
         self.config = config
+        self.view_embedding: nn.Module | None = None
+        """What a view adds to texts; an adapter may bring one."""
 
     @property
     def tracker(self) -> Any:
@@ -130,6 +132,7 @@ class Sam3(nn.Module):
         text_index: Int[Tensor, " q"],
         *,
         exemplars_cxcywh: Float[Tensor, "q e 4"] | None = None,
+        views: Float[Tensor, "q 5"] | None = None,
         target: Any = None,
     ) -> dict[str, Any]:
         """All instances of each concept in its image: logits, boxes, masks, presence.
@@ -138,9 +141,19 @@ class Sam3(nn.Module):
             image_index: The image each query looks at.
             text_index: The concept each query asks for.
             exemplars_cxcywh: Boxes of examples, as fractions of the square.
+            views: Numbers of each query's view; read where the model has a `view_embedding`.
             target: Truth, needed while training: upstream matches inside the forward pass.
         """
         count = len(image_index)
+        if self.view_embedding is not None and views is not None:
+            # One text a query: two queries of one name may be of different views.
+            added = self.view_embedding(views.to(self.device))
+            text = {
+                **text,
+                "language_features": text["language_features"][:, text_index] + added,
+                "language_mask": text["language_mask"][text_index],
+            }
+            text_index = torch.arange(count, device=self.device)
         boxes = exemplars_cxcywh
         if boxes is None:
             boxes = torch.zeros(count, 0, 4, device=self.device)

@@ -157,7 +157,10 @@ class RoundData:
         augmentation: Augmentation,
         side_px: int,
         queries: int,
+        *,
+        standardised: bool = True,
     ) -> None:
+        self._standardised = standardised
         self._config, self._augmentation, self._side = config, augmentation, side_px
         self._queries = queries
         asked = [
@@ -292,11 +295,11 @@ class RoundData:
                 )
                 shown = moved[moved.flatten(1).any(dim=1)]
                 asked = item.worded(str(label), self._config)
-                queries.append(ConceptQuery(index, asked, shown))
+                queries.append(ConceptQuery(index, asked, shown, item.view))
             if item.absent and rng.random() < 0.5:
                 none = torch.zeros(0, self._side, self._side, dtype=torch.bool)
                 asked = item.worded(self._missing(item, rng), self._config)
-                queries.append(ConceptQuery(index, asked, none))
+                queries.append(ConceptQuery(index, asked, none, item.view))
         return Batch(self._pixels(pixels, generator), queries=tuple(queries))
 
     def _missing(self, item: _Whole, rng: np.random.Generator) -> str:
@@ -342,7 +345,8 @@ class RoundData:
         unit = (unit - 0.5) * torch.exp(spread(a.contrast)) + 0.5
         amount = torch.rand(count, 1, 1, generator=generator) * a.noise / 255.0
         unit = unit + amount * torch.randn(unit.shape, generator=generator)
-        return normalised((unit * 255.0).clamp(0, 255).to(torch.uint8))
+        grey = (unit * 255.0).clamp(0, 255).to(torch.uint8)
+        return normalised(grey, standardised=self._standardised)
 
 
 def _sampled(

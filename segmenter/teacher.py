@@ -38,6 +38,7 @@ from segmenter.prompts import (
     zoomed_window,
 )
 from segmenter.sam3 import REAL, Features, Sam3
+from segmenter.views import load_view
 from segmenter.weights import base_sha256, load_base
 
 _DUPLICATE_IOU = 0.7
@@ -121,6 +122,7 @@ class Teacher:
         """
         with self._lock:
             before, heads, zoom, view_in_text = self._adapter, None, False, False
+            view = None
             name = f"a{abs(hash((model_id, str(folder)))):x}" if folder is not None else None
             if name == before:
                 return
@@ -131,6 +133,7 @@ class Teacher:
                     )
                     zoom, view_in_text = settings.zoom, settings.view_in_text
                     heads = load_heads(folder, *head_sizes(self._model))
+                    view = load_view(folder, self._model.config.width)
                 except AngioloopError:
                     adapters.activate(self._model, before)
                     raise
@@ -142,6 +145,7 @@ class Teacher:
             self._adapter, self._model_id = name, model_id
             self._view_in_text = view_in_text
             self._windows = self._given.model_copy(update={"zoom": self._given.zoom or zoom})
+            self._model.view_embedding = view.to(self._model.device) if view is not None else None
             self._heads = heads.to(self._model.device) if heads is not None else None
             self._features.clear()
             self._trunks.clear()
@@ -170,8 +174,9 @@ class Teacher:
             return self._features.get(key, lambda: self._model.encode(self._pixels(frame, window)))
 
     def _pixels(self, frame: Frame, window: Window) -> Float[Tensor, "1 3 s s"]:
-        side = self._model.config.side_px
-        return from_grey(crop(frame.pixels, window, side)[None]).to(self._model.device)
+        sizes = self._model.config
+        square = crop(frame.pixels, window, sizes.side_px)[None]
+        return from_grey(square, standardised=sizes.standardised).to(self._model.device)
 
     def _interactive(self, frame: Frame, prompt: Prompt) -> Prediction:
         first = self._look(frame, prompt, window_of(prompt, frame.hw, self._windows))
@@ -228,6 +233,7 @@ class Teacher:
             first,
             first,
             exemplars_cxcywh=exemplars,
+            views=view_numbers([prompt.view or frame.view]),
         )
         presence = float(out["presence_logit_dec"][0].sigmoid().max())
         scores = out["pred_logits"][0, :, 0].float().sigmoid() * presence

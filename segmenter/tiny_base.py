@@ -75,9 +75,10 @@ def shapes_batch(
     rng = np.random.default_rng((seed, step))
     count = _CONCEPT_PICTURES if is_concept else config.batch
     if not is_concept:
-        return _windows(rng, count, model.side_px)
+        return _windows(rng, count, model)
     pictures = [draw_picture(rng, model.side_px) for _ in range(count)]
-    pixels = normalised(torch.from_numpy(np.stack([picture.pixels for picture in pictures])))
+    grey = torch.from_numpy(np.stack([picture.pixels for picture in pictures]))
+    pixels = normalised(grey, standardised=model.standardised)
     queries: list[ConceptQuery] = []
     for index, picture in enumerate(pictures):
         queries += _queries(index, picture, rng, model.queries)
@@ -86,7 +87,7 @@ def shapes_batch(
     return ShapesBatch(pixels, nothing, truth, tuple(queries))
 
 
-def _windows(rng: np.random.Generator, count: int, side_px: int) -> ShapesBatch:
+def _windows(rng: np.random.Generator, count: int, model: Sam3Config) -> ShapesBatch:
     """Single targets, each in a window around it as a prompt's would be, a little off centre."""
     squares: list[np.ndarray] = []
     truths: list[np.ndarray] = []
@@ -102,10 +103,12 @@ def _windows(rng: np.random.Generator, count: int, side_px: int) -> ShapesBatch:
             x = int(np.clip(round((x1 + x2) / 2 + shift[0] - size / 2), 0, room))
             y = int(np.clip(round((y1 + y2) / 2 + shift[1] - size / 2), 0, room))
             window = Window(x, y, size)
-            squares.append(crop(picture.pixels, window, side_px))
-            truths.append(crop(target.astype(np.uint8) * np.uint8(255), window, side_px) > 127)
+            squares.append(crop(picture.pixels, window, model.side_px))
+            truths.append(
+                crop(target.astype(np.uint8) * np.uint8(255), window, model.side_px) > 127
+            )
     return ShapesBatch(
-        normalised(torch.from_numpy(np.stack(squares))),
+        normalised(torch.from_numpy(np.stack(squares)), standardised=model.standardised),
         torch.arange(count),
         torch.from_numpy(np.stack(truths)),
         (),

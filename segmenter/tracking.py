@@ -106,5 +106,6 @@ class MemoryTracker:
         return window_of(Prompt(box_xyxy=(x1, y1, x2, y2)), hw, roomy)
 
     def _pixels(self, frame: Frame, window: Window) -> torch.Tensor:
-        square = crop(frame.pixels, window, self._model.config.side_px)
-        return from_grey(square[None]).to(self._model.device)
+        sizes = self._model.config
+        square = crop(frame.pixels, window, sizes.side_px)[None]
+        return from_grey(square, standardised=sizes.standardised).to(self._model.device)

@@ -3,6 +3,8 @@
 ``python -m segmenter.weights`` is what ``make weights`` runs.
 """
 
+import gzip
+import hashlib
 import logging
 from pathlib import Path
 
@@ -27,6 +29,12 @@ from segmenter.upstream import shapes_only
 log = logging.getLogger(__name__)
 
 REPOSITORY, CHECKPOINT = "facebook/sam3", "sam3.pt"
+MERGES = ("openai/clip-vit-base-patch32", "merges.txt")
+"""Where CLIP's vocabulary is open to all; MIT licence."""
+_N_MERGES = 49_152 - 256 - 2
+"""Of the lines of a vocabulary, those sam3 reads. Source: sam3 0.1.4, model/tokenizer_ve.py:142."""
+_MERGES_SHA256 = "f61f2adf497e6f5357c347aeb4646fabe82f341e946de5bdec5d2858e41bef4a"
+"""Of them, in the file open_clip_torch 3.3.0 carries."""
 WEIGHTS, SIZES, VOCABULARY = "model.safetensors", "config.json", "bpe_simple_vocab_16e6.txt.gz"
 
 
@@ -150,6 +158,26 @@ def convert(checkpoint: Path, out: Path, *, vocabulary: Path | None = None) -> N
     write_bytes(out / SIZES, REAL.model_dump_json(indent=1).encode())
 
 
+def read_vocabulary(path: Path) -> bytes:
+    """CLIP's vocabulary as sam3 reads it, whatever of it a file holds besides; compressed.
+
+    Raises:
+        ModelError: it is not that vocabulary; texts would be cut into other tokens.
+    """
+    try:
+        raw = path.read_bytes()
+        text = gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
+        lines = text.decode("utf-8").split("\n")
+    except (OSError, EOFError, ValueError) as problem:
+        raise ModelError(f"{path}: cannot be read ({problem}); download it again") from None
+    merges = "\n".join(lines[1 : _N_MERGES + 1])
+    if hashlib.sha256(merges.encode()).hexdigest() != _MERGES_SHA256:
+        raise ModelError(
+            f"{path}: is not CLIP's vocabulary; give {VOCABULARY} or the {MERGES[1]} of {MERGES[0]}"
+        )
+    return gzip.compress(f"#version: 0.2\n{merges}\n".encode(), mtime=0)
+
+
 def download(out: Path) -> Path:
     """The released checkpoint, from the hub's cache or the hub itself.
 
@@ -157,22 +185,39 @@ def download(out: Path) -> Path:
         AccessError: the hub refuses; access has to be asked for.
         UnreachableError: the hub cannot be reached.
     """
+    return _downloaded(REPOSITORY, CHECKPOINT, out, "--checkpoint")
+
+
+def download_vocabulary(out: Path) -> Path:
+    """CLIP's vocabulary, which the sam3 wheel lacks, from the hub.
+
+    Raises:
+        AccessError: the hub refuses.
+        UnreachableError: the hub cannot be reached.
+    """
+    return _downloaded(*MERGES, out, "--vocabulary")
+
+
+def _downloaded(repository: str, name: str, out: Path, option: str) -> Path:
     try:
-        return Path(hf_hub_download(REPOSITORY, CHECKPOINT, local_dir=out))
+        return Path(hf_hub_download(repository, name, local_dir=out))
     except (LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as problem:
         if isinstance(problem, (GatedRepoError, HfHubHTTPError)):
-            raise refused() from None
+            raise refused(repository) from None
         raise UnreachableError(
-            f"the hub cannot be reached, so {REPOSITORY} was not downloaded; check the network, or "
-            f"copy {CHECKPOINT} here and run with --checkpoint"
+            f"the hub cannot be reached, so {repository} was not downloaded; check the network, or "
+            f"copy {name} here and run with {option}"
         ) from None
 
 
-def refused() -> AccessError:
-    """What is said when the hub does not hand out the weights."""
+def refused(repository: str = REPOSITORY) -> AccessError:
+    """What is said when the hub does not hand out a file."""
+    gated = (
+        "its weights are gated. Accept the SAM License at" if repository == REPOSITORY else "see"
+    )
     return AccessError(
-        f"the hub refuses {REPOSITORY}: its weights are gated. Accept the SAM License at "
-        f"https://huggingface.co/{REPOSITORY}, then set HF_TOKEN or run `hf auth login`"
+        f"the hub refuses {repository}: {gated} https://huggingface.co/{repository}, then set "
+        "HF_TOKEN or run `hf auth login`"
     )
 
 
@@ -192,18 +237,16 @@ def refused() -> AccessError:
 @click.option(
     "--vocabulary",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help=f"CLIP's {VOCABULARY}, which the sam3 wheel lacks and open_clip_torch carries.",
+    help=f"CLIP's vocabulary, if it is here already: {VOCABULARY} or {MERGES[1]}.",
 )
 def main(out: Path, checkpoint: Path | None, vocabulary: Path | None) -> None:
     """Download the real SAM 3 weights and make them a base."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
     try:
-        if vocabulary is None:
-            raise ModelError(
-                f"the vocabulary is missing; give --vocabulary {VOCABULARY} (in the wheel of "
-                "open_clip_torch, folder open_clip)"
-            )
-        convert(checkpoint or download(out), out, vocabulary=vocabulary)
+        words = read_vocabulary(vocabulary or download_vocabulary(out))
+        released = checkpoint or download(out)
+        write_bytes(out / VOCABULARY, words)
+        convert(released, out, vocabulary=out / VOCABULARY)
     except AngioloopError as problem:
         click.echo(f"Error: {problem}", err=True)
         raise SystemExit(problem.exit_code) from None

@@ -1,9 +1,12 @@
 import numpy as np
 import torch
 
+from casebook.cases import View
 from segmenter.concept import ConceptQuery, concept_loss, detection_loss, targets_of
+from segmenter.heads import view_numbers
 from segmenter.prompts import from_grey
 from segmenter.sam3 import Sam3
+from segmenter.views import ViewEmbedding
 
 
 def instances(*boxes: tuple[int, int, int, int]) -> torch.Tensor:
@@ -46,3 +49,27 @@ def test_a_few_steps_lower_the_detection_loss_for_present_and_absent_concepts(sm
         losses.append(float(loss.detach()))
     assert all(np.isfinite(losses))
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_a_view_reaches_the_answer_through_its_embedding_alone(small: Sam3) -> None:
+    pixels = torch.randn(1, 3, 64, 64)
+    index = torch.tensor([0, 0])
+    left, right = View(primary_deg=40, secondary_deg=0), View(primary_deg=-40, secondary_deg=20)
+
+    def answers(*views: View | None) -> torch.Tensor:
+        with torch.no_grad():
+            vision = small.concept_features(small.trunk(pixels))
+            text = small.text_features(["bar"])
+            told = small.ground(vision, text, index, 0 * index, views=view_numbers(views))
+        found: torch.Tensor = told["semantic_seg"]
+        return found
+
+    plain = answers(left, right)
+    assert torch.allclose(plain[0], plain[1], atol=1e-5)
+    small.view_embedding = ViewEmbedding(small.config.width)
+    assert torch.allclose(answers(left, right), plain, atol=1e-5)  # it adds nothing yet
+    torch.nn.init.normal_(small.view_embedding.join.weight)
+    told = answers(left, right)
+    assert not torch.allclose(told[0], told[1], atol=1e-3)
+    assert torch.allclose(answers(left, None)[0], told[0], atol=1e-4)
+    assert torch.allclose(answers(None, None), plain, atol=1e-5)

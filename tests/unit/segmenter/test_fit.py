@@ -1,4 +1,5 @@
 import json
+import multiprocessing
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -110,8 +111,8 @@ def test_settings_that_came_later_count_only_where_they_are_used(tmp_path: Path)
     with safe_open(tmp_path / "step-00000008.safetensors", framework="pt") as stored:
         kept = set(json.loads(stored.metadata()["config"]))
     # A checkpoint of before there were such settings is gone on from.
-    assert not kept & {"stop", "zoom", "view_in_text"}
-    for name in ("zoom", "view_in_text"):
+    assert not kept & {"stop", "zoom", "view_in_text", "view_embedding"}
+    for name in ("zoom", "view_in_text", "view_embedding"):
         with pytest.raises(ConfigError, match="other settings"):
             train(line(), tmp_path, 8, config=CONFIG.model_copy(update={name: True}))
 
@@ -259,3 +260,23 @@ def test_data_parallel_is_refused(tmp_path: Path) -> None:
     module = nn.DataParallel(line())
     with pytest.raises(ConfigError, match="DataParallel breaks"):
         fit(module, lambda x, g: {}, batch, CONFIG, steps=1, directory=tmp_path)
+
+
+def _train_in_a_process_of_its_own(directory: Path) -> None:
+    module = line()
+    train(module, directory, 10)
+    torch.save(module.state_dict(), directory / "found.pt")
+
+
+def test_a_spawned_process_trains_to_the_same_weights(tmp_path: Path) -> None:
+    """As on Windows, where a process inherits nothing."""
+    process = multiprocessing.get_context("spawn").Process(
+        target=_train_in_a_process_of_its_own, args=(tmp_path / "spawned",)
+    )
+    process.start()
+    process.join(120)
+    assert process.exitcode == 0
+    here = line()
+    train(here, tmp_path / "here", 10)
+    found = torch.load(tmp_path / "spawned" / "found.pt", weights_only=True)
+    assert all(torch.equal(found[name], value) for name, value in here.state_dict().items())

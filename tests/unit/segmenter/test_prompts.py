@@ -20,6 +20,8 @@ from segmenter.prompts import (
     window_of,
     zoomed_window,
 )
+from segmenter.sam3 import REAL
+from segmenter.upstream import import_upstream
 
 HW = (512, 480)
 CONFIG = WindowConfig()
@@ -145,3 +147,12 @@ def test_what_the_model_reads_does_not_depend_on_exposure() -> None:
     square = rng.integers(40, 120, (1, 32, 32)).astype(np.uint8)
     one, other = from_grey(square), from_grey((square * 2).astype(np.uint8))
     assert torch.allclose(one, other, atol=1e-5)
+
+
+def test_the_released_weights_read_grey_as_they_were_trained() -> None:
+    square = np.random.default_rng(0).integers(0, 256, (1, 1008, 1008)).astype(np.uint8)
+    processor = import_upstream(("sam3.model.sam3_image_processor",))
+    theirs = processor["sam3.model.sam3_image_processor"].Sam3Processor(None, device="cpu")
+    expected = theirs.transform(torch.from_numpy(square).expand(3, -1, -1))
+    found = from_grey(square, standardised=REAL.standardised)
+    assert torch.allclose(found[0], expected, atol=1e-6)

@@ -4,17 +4,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from casebook.cases import View
-from casebook.errors import DataError, TrainingError
+from casebook.errors import DataError, ModelError, TrainingError
 from casebook.protocols import Frame, Prompt
 from segmenter import adapter as adapters
 from segmenter.fit import LoraConfig, Progress, TrainConfig
 from segmenter.prompts import WindowConfig
 from segmenter.rounds import train_adapter
+from segmenter.sam3 import SMALLEST
 from segmenter.samples import Augmentation, RoundData, Sample, TrainMask
 from segmenter.teacher import load_teacher
+from segmenter.views import FILE
 
 CONFIG = TrainConfig(
     steps=6,
@@ -203,3 +205,59 @@ def test_a_target_no_path_trains_is_refused(base: Path, tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"concept_every": 0})
     with pytest.raises(TrainingError, match="get no gradient"):
         train_adapter(SAMPLES, config, base=base, init_adapter=None, directory=tmp_path)
+
+
+def test_what_views_add_is_learnt_kept_beside_the_adapter_and_gone_with_it(
+    base: Path, tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(update={"view_embedding": True, "concept_every": 1, "steps": 4})
+    config = config.model_copy(update={"lora": LoraConfig(rank=2, alpha=4, targets=("detector",))})
+    views = (View(primary_deg=-30, secondary_deg=20), View(primary_deg=40, secondary_deg=0))
+    seen = [
+        replace(one, frame=replace(one.frame, view=view))
+        for one, view in zip(SAMPLES, views, strict=False)
+    ]
+    first = train_adapter(seen, config, base=base, init_adapter=None, directory=tmp_path / "one")
+    assert (first.folder / FILE).is_file()
+    teacher = load_teacher(tmp_path / "one", None, base=base)
+    frame = seen[0].frame
+
+    def heat(view: View | None) -> np.ndarray:
+        asked = Prompt(concept="lesion", exemplars_xyxy=((20.0, 20.0, 60.0, 40.0),), view=view)
+        found = teacher.predict(teacher.embed(replace(frame, view=None)), asked)
+        logits = [one.logits for one in found if one.logits is not None]
+        assert len(logits) == len(found) > 0
+        return np.stack(logits).max(axis=0)
+
+    assert np.array_equal(heat(views[0]), heat(views[1]))  # the base knows nothing of views
+    teacher.switch(first.folder, "one")
+    state = load_file(first.folder / FILE)
+    assert state["join.weight"].abs().max() > 0
+    save_file({name: 1e3 * value for name, value in state.items()}, first.folder / FILE)
+    teacher.switch(None, "base")
+    teacher.switch(first.folder, "louder")
+    assert not np.array_equal(heat(views[0]), heat(views[1]))
+    teacher.switch(None, "base")
+    assert np.array_equal(heat(views[0]), heat(views[1]))
+    (first.folder / FILE).write_bytes(b"no tensors")
+    with pytest.raises(ModelError, match="not this model's"):
+        teacher.switch(first.folder, "damaged")
+
+
+def test_the_next_round_goes_on_with_what_views_add(base: Path, tmp_path: Path) -> None:
+    lora = LoraConfig(rank=2, alpha=4, targets=("detector",))
+    config = CONFIG.model_copy(
+        update={"view_embedding": True, "concept_every": 1, "steps": 1, "lr": 1e-9, "lora": lora}
+    )
+    seen = [
+        replace(
+            SAMPLES[0], frame=replace(SAMPLES[0].frame, view=View(primary_deg=10, secondary_deg=20))
+        )
+    ]
+    first = train_adapter(seen, config, base=base, init_adapter=None, directory=tmp_path / "one")
+    kept = {"join.weight": torch.full((SMALLEST.width, 5), 0.25)}
+    save_file(kept, first.folder / FILE)
+    after = train_adapter(
+        seen, config, base=base, init_adapter=first.folder, directory=tmp_path / "two"
+    )
+    assert torch.allclose(load_file(after.folder / FILE)["join.weight"], kept["join.weight"])

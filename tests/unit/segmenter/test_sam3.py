@@ -27,25 +27,53 @@ def test_sizes_that_cannot_work_are_refused(sizes: dict[str, object], message: s
         Sam3Config.model_validate(sizes)
 
 
+PLACES = {
+    "": "backbone.vision_backbone",
+    "maskmem_backbone": "inst_interactive_predictor.model.maskmem_backbone",
+    "tracker_transformer": "inst_interactive_predictor.model.transformer",
+}
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, tuple):
+        return all(_is_plain(part) for part in value)
+    return isinstance(value, (bool, int, float, str))
+
+
+def _settings(module: torch.nn.Module) -> dict[str, dict[str, object]]:
+    """Class and plain settings of every part: strides, heads, rates, what is switched on."""
+    return {
+        path: {"class": type(part)}
+        | {key: value for key, value in vars(part).items() if _is_plain(value)}
+        for path, part in module.eval().named_modules()
+    }
+
+
 def test_the_real_sizes_build_the_released_architecture() -> None:
     upstream = import_upstream(("sam3.model_builder",))["sam3.model_builder"]
     with shapes_only(), cuda_means_cpu():
-        ours = build(REAL, matching=False).state_dict()
+        model = build(REAL, matching=False)
+        ours = model.state_dict()
         released = {
             "": upstream._create_vision_backbone(enable_inst_interactivity=True),
             "transformer": upstream._create_sam3_transformer(),
             "geometry_encoder": upstream._create_geometry_encoder(),
             "segmentation_head": upstream._create_segmentation_head(),
             "dot_prod_scoring": upstream._create_dot_product_scoring(),
+            "maskmem_backbone": upstream._create_tracker_maskmem_backbone(),
+            "tracker_transformer": upstream._create_tracker_transformer(),
         }
-    places = {"": "backbone.vision_backbone"}
     compared = 0
     for name, module in released.items():
+        place = PLACES.get(name, name)
         for key, value in module.state_dict().items():
-            path = f"image.{places.get(name, name)}.{key}"
+            path = f"image.{place}.{key}"
             assert ours[path].shape == value.shape, path
             compared += 1
-    assert compared > 800
+        settings = _settings(model.get_submodule(f"image.{place}"))
+        for path, values in _settings(module).items():
+            assert settings[path] == values, f"{place}.{path}"
+    assert compared > 900
 
 
 def test_an_answer_does_not_depend_on_the_other_rows(small: Sam3) -> None:

@@ -1,19 +1,24 @@
+import gzip
+import hashlib
 import shutil
 from pathlib import Path
 
+import huggingface_hub.constants
 import pytest
 import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
-from casebook.errors import AccessError, ModelError
+from casebook.errors import AccessError, ModelError, UnreachableError
 from segmenter.weights import (
     SIZES,
     WEIGHTS,
     base_sha256,
     convert,
+    download,
     load_base,
     main,
+    read_vocabulary,
     refused,
     save_base,
 )
@@ -75,11 +80,42 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_make_weights_says_in_one_line_what_is_missing(tmp_path: Path) -> None:
+def test_make_weights_says_in_one_line_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     result = CliRunner().invoke(main, ["--out", str(tmp_path)])
-    assert result.exit_code == ModelError.exit_code
+    assert result.exit_code == UnreachableError.exit_code
     assert result.output.count("\n") == 1
-    assert "vocabulary" in result.output
+    assert "--vocabulary" in result.output
+    with pytest.raises(UnreachableError, match=r"sam3\.pt here and run with --checkpoint"):
+        download(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"#version: 0.2\ni n\nt h\n", gzip.compress(b"#version: 0.2\n"), b"\x1f\x8b half", b"\xff"],
+    ids=["too few", "none", "damaged", "no text"],
+)
+def test_another_vocabulary_than_clips_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "words"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="words: "):
+        read_vocabulary(path)
+
+
+def test_a_vocabulary_is_cut_to_what_sam3_reads_and_comes_back_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merges = [f"a{number} b{number}" for number in range(49_152 - 256 - 2)]
+    digest = hashlib.sha256("\n".join(merges).encode()).hexdigest()
+    monkeypatch.setattr("segmenter.weights._MERGES_SHA256", digest)
+    plain = tmp_path / "merges.txt"
+    plain.write_text("\n".join(["#version: 0.2", *merges, "more that", "is not read"]))
+    words = read_vocabulary(plain)
+    assert gzip.decompress(words).decode().split("\n") == ["#version: 0.2", *merges, ""]
+    (tmp_path / "again.gz").write_bytes(words)
+    assert read_vocabulary(tmp_path / "again.gz") == words
 
 
 def test_a_refusal_tells_where_to_ask_for_access() -> None:
