@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64, UInt8, UInt16
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage
 
 from angio.vessels import Centreline
@@ -24,6 +25,14 @@ MASK_TRUST_PX = 0.5
 """Standard deviation granted to the mask's own width: it holds the fit where vessels cross.
 
 Truth's masks deserve 0.25 and a small model's 1; `bench.qca` tries both kinds."""
+DISBELIEF = 40.0
+"""What it costs to leave the mask's width for a narrower lumen, and again to come back to it.
+
+For masks of models, which draw tight lesions as wide as the vessel around them: one mistake over a
+stretch, not one at each point, so that a stretch of good evidence is needed and noise at a few
+points does not do. Wider shadows are mostly another vessel's. People's masks are believed."""
+ALONE = 0.5
+"""What each point costs where the mask is not believed."""
 REPEATED = 12.0
 """Neighbouring samples that tell the same, because of smoothing and of steps below a pixel."""
 DOUBT_MAX = 3.0
@@ -84,28 +93,44 @@ def _profiles(
     return np.asarray(ndimage.gaussian_filter1d(profiles, ALONG_PX / step, axis=0))
 
 
-def _smooth_course(cost: Float64[np.ndarray, "n r"]) -> Float64[np.ndarray, " n"]:
+def _smooth_course(
+    cost: Float64[np.ndarray, "n r"], off: Float64[np.ndarray, "n r"], disbelief: float
+) -> Float64[np.ndarray, " n"]:
     """Radii of least total cost along the vessel when abrupt changes cost, too.
+
+    At each point the mask is believed, or it is not and the lumen is narrower; at both ends it is.
+
+    Args:
+        cost: What the picture has against each radius.
+        off: By how much each radius is wider than the mask, in units of the trust in it.
+        disbelief: What it costs to turn from the mask, and to turn back.
 
     Source: Viterbi, IEEE Trans. Inf. Theory 13 (1967) 260–269.
     """
     n, m = cost.shape
-    total = cost[0].copy()
-    came = np.zeros((n, m), dtype=np.int64)
+    against = np.stack([off**2, np.where(off < 0, ALONE, np.inf)], axis=1) + cost[:, None]
+    total = np.stack([against[0, 0], np.full(m, np.inf)])
+    came = np.zeros((n, 2, m), dtype=np.int64)
     shifts = np.arange(-STEPS_MAX, STEPS_MAX + 1)
     penalty = STIFFNESS * shifts.astype(np.float64) ** 2
+    columns = np.arange(m)
+    padded = np.full((2, m + 2 * STEPS_MAX), np.inf)
+    reached = sliding_window_view(padded, m, axis=1)
     for row in range(1, n):
-        padded = np.pad(total, STEPS_MAX, constant_values=np.inf)
-        options = np.stack([padded[STEPS_MAX + k : STEPS_MAX + k + m] for k in shifts])
-        options += penalty[:, None]
-        chosen = options.argmin(axis=0)
-        came[row] = np.arange(m) + shifts[chosen]
-        total = options[chosen, np.arange(m)] + cost[row]
+        padded[:, STEPS_MAX : STEPS_MAX + m] = total
+        options = reached + penalty[:, None]
+        chosen = options.argmin(axis=1)
+        same = np.take_along_axis(options, chosen[:, None], axis=1)[:, 0]
+        changed = same[::-1] + disbelief
+        turns = changed < same
+        source = np.where(turns, chosen[::-1], chosen)
+        came[row] = columns + shifts[source] + m * np.where(turns, [[1], [0]], [[0], [1]])
+        total = np.where(turns, changed, same) + against[row]
     at = np.zeros(n, dtype=np.int64)
-    at[-1] = int(total.argmin())
+    at[-1] = int(total[0].argmin())
     for row in range(n - 1, 0, -1):
-        at[row - 1] = came[row, at[row]]
-    return np.asarray(RADII_PX[at])
+        at[row - 1] = came[row].ravel()[at[row]]
+    return np.asarray(RADII_PX[at % m])
 
 
 def _trend(
@@ -129,6 +154,8 @@ def lumen_px(
     pixels: UInt8[np.ndarray, "h w"] | UInt16[np.ndarray, "h w"],
     line: Centreline,
     rough_px: Float64[np.ndarray, " n"],
+    *,
+    by_model: bool = False,
 ) -> Float64[np.ndarray, " n"]:
     """Diameter of the lumen at every point of the centreline.
 
@@ -136,6 +163,7 @@ def lumen_px(
         pixels: The frame, vessels dark: stored bits (16) or rendered (8).
         line: The vessel's centreline.
         rough_px: Diameters of the mask, to know how far to look.
+        by_model: Whether a model drew the mask, whose width at a lesion is then doubted.
 
     Raises:
         QcaError: no dark vessel lies along the line.
@@ -167,5 +195,5 @@ def lumen_px(
     noise = max(float(np.median(left_over)) / len(across), 1e-12)
     cost = ((held**2) * shadows.power - 2 * held * match).min(axis=2) / (noise * REPEATED)
     cost = np.minimum(cost - cost.min(axis=1, keepdims=True), DOUBT_MAX)
-    cost += ((2 * RADII_PX[None] - rough_px[:, None]) / MASK_TRUST_PX) ** 2
-    return 2 * _smooth_course(cost)
+    off = (2 * RADII_PX[None] - rough_px[:, None]) / MASK_TRUST_PX
+    return 2 * _smooth_course(cost, off, DISBELIEF if by_model else np.inf)

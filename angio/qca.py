@@ -4,13 +4,14 @@ Millimetres are given only with a spacing, whose source comes along; else px. Kn
 or models.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Bool, Float64, UInt8, UInt16
 from pydantic import Field
 from scipy import ndimage
 
+from angio.bridging import joined
 from angio.lumen import lumen_px
 from angio.vessels import Centreline, centreline, diameters_px, solid
 from casebook.cases import PixelSpacing
@@ -23,10 +24,14 @@ HEALTHY_SHARE = 0.93
 """A lumen this wide, of its reference, counts as healthy."""
 HEALTHY_END_SHARE = 0.88
 """Likewise at the ends, where only their presence counts."""
+END_SHARE = 0.3
+"""Part of the vessel at each end that must show healthy lumen for the reference."""
 LESION_SHARE = 0.95
 """A narrowing reaches to where the lumen is this wide again."""
 PLACE_REACH_PX = 5.0
 """Parabolas over so much vessel on each side smooth the widths, to find the narrowest place."""
+MARGIN_PX = 40
+"""Picture looked at around a mask."""
 FOLD_MIN_PX = 3
 """A hole of at least so many pixels in a mask is a fold of its outline, a smaller one a flaw."""
 THROAT_SHARE = 0.7
@@ -105,12 +110,20 @@ def reference_px(
 ) -> Float64[np.ndarray, " n"]:
     """The lumen without its narrowing: a straight taper through the healthy parts.
 
-    Found by repeating the fit on what is at least as wide as `HEALTHY_SHARE` of the last fit.
+    Begun with a line between both ends and repeated on what is at least as wide as `HEALTHY_SHARE`
+    of the last fit. A fit that leaves one end without healthy vessel would follow the other end's
+    slope to nowhere; then the first line stays.
     """
-    line = np.full(len(along_px), float(np.percentile(diameter_px, 70)))
+    length = float(along_px[-1])
+    ends = along_px <= END_SHARE * length, along_px >= (1 - END_SHARE) * length
+    (x1, d1), (x2, d2) = (
+        (float(along_px[end].mean()), float(np.percentile(diameter_px[end], 60))) for end in ends
+    )
+    first = line = d1 + (d2 - d1) * (along_px - x1) / max(x2 - x1, 1e-9)
     for _ in range(12):
         healthy = (diameter_px > HEALTHY_SHARE * line) & (diameter_px < line / HEALTHY_SHARE**2)
-        if healthy.sum() < 8:
+        if healthy.sum() < 8 or not all((healthy & end).any() for end in ends):
+            line = first
             break
         slope, start = np.polyfit(along_px[healthy], diameter_px[healthy], 1)
         fitted = start + slope * along_px
@@ -123,16 +136,42 @@ def reference_px(
 def profile(
     pixels: UInt8[np.ndarray, "h w"] | UInt16[np.ndarray, "h w"] | None,
     bitmap: Bool[np.ndarray, "h w"],
+    *,
+    by_model: bool = False,
 ) -> Profile:
     """Diameters along the vessel of a mask.
 
     Args:
         pixels: The frame, vessels dark; without one the mask's own width is taken.
-        bitmap: The vessel.
+        bitmap: The vessel; pieces of it that lie end to end are joined.
+        by_model: Whether a model drew it.
 
     Raises:
         QcaError: the vessel is too short, or the frame shows none there.
     """
+    if not bitmap.any():
+        raise QcaError("the mask is empty; there is no vessel to measure")
+    box = [
+        slice(max(span.start - MARGIN_PX, 0), span.stop + MARGIN_PX)
+        for span in ndimage.find_objects(bitmap.astype(np.uint8))[0]
+    ]
+    part = tuple(box)
+    found = _profile(None if pixels is None else pixels[part], bitmap[part], by_model=by_model)
+    corner_xy = np.array([box[1].start, box[0].start], dtype=np.float64)
+    return replace(
+        found,
+        line=Centreline(found.line.points_xy + corner_xy, found.line.normals_xy),
+        folds_xy=found.folds_xy + corner_xy,
+    )
+
+
+def _profile(
+    pixels: UInt8[np.ndarray, "h w"] | UInt16[np.ndarray, "h w"] | None,
+    bitmap: Bool[np.ndarray, "h w"],
+    *,
+    by_model: bool,
+) -> Profile:
+    bitmap = joined(pixels, bitmap).bitmap
     whole = centreline(bitmap)
     rough = diameters_px(bitmap, whole)
     margin_px = float(np.median(rough)) / 2
@@ -143,7 +182,9 @@ def profile(
             "expected a length of several widths"
         )
     line = Centreline(whole.points_xy[inner], whole.normals_xy[inner])
-    widths = rough[inner] if pixels is None else lumen_px(pixels, line, rough[inner])
+    widths = (
+        rough[inner] if pixels is None else lumen_px(pixels, line, rough[inner], by_model=by_model)
+    )
     along = line.along_px
     return Profile(line, along, widths, reference_px(along, widths), _folds_xy(bitmap))
 
@@ -271,6 +312,8 @@ def measure(
     pixels: UInt8[np.ndarray, "h w"] | UInt16[np.ndarray, "h w"] | None,
     bitmap: Bool[np.ndarray, "h w"],
     spacing: PixelSpacing | None = None,
+    *,
+    by_model: bool = False,
 ) -> Lesion:
     """The lesion of the vessel in a mask.
 
@@ -278,8 +321,9 @@ def measure(
         pixels: The frame, vessels dark: stored bits (16) are best, rendered (8) will do.
         bitmap: The vessel, healthy ends included.
         spacing: For millimetres.
+        by_model: Whether a model drew it; the frame may then show a lesion that it does not.
 
     Raises:
         QcaError: too short, no healthy ends, folded over itself, or no vessel there.
     """
-    return find_lesion(profile(pixels, bitmap), spacing)
+    return find_lesion(profile(pixels, bitmap, by_model=by_model), spacing)

@@ -33,8 +33,8 @@ AIMS = {
     "mld_sd_mm": "<= 0.10",
     "ds_mae_points": "<= 3",
 }
-SEED = 20261122
-"""Lesions of this seed were in no tuning; 9001 is the seed for development, 20261121 is used up."""
+SEED = 20261123
+"""Lesions of this seed were in no tuning; 9001 is for development, 20261121 and -22 are used up."""
 COUNT, QUICK_COUNT = 400, 16
 RVD_MM = (1.5, 4.5)
 SEVERITY = (0.20, 0.85)
@@ -96,7 +96,7 @@ def _one(seed: int, job: tuple[int, Recipe]) -> Outcome:
     errors: dict[str, Error | None] = {}
     for kind, (pixels, mask) in inputs.items():
         try:
-            found = measure_lesion(pixels, mask)
+            found = measure_lesion(pixels, mask, by_model=kind == "rough")
         except QcaError:
             errors[kind] = None
             continue

@@ -82,8 +82,8 @@ def box_scores(model: Segmenter, catalogue: Catalogue, pages: Sequence[Page]) ->
         for one in page.prompted:
             answer = model.predict(embedding, Prompt(box_xyxy=one.box))[0].bitmap
             truth = one.bitmap
-            by_expert = _measured(frame, truth) if one.role == "segment" else None
-            by_model = _measured(frame, answer) if by_expert is not None else None
+            by_expert = _measured(frame, truth, by_model=False) if one.role == "segment" else None
+            by_model = _measured(frame, answer, by_model=True) if by_expert is not None else None
             masks.append(
                 MaskScore(one.label, iou(answer, truth), cldice(answer, truth), by_expert, by_model)
             )
@@ -91,9 +91,9 @@ def box_scores(model: Segmenter, catalogue: Catalogue, pages: Sequence[Page]) ->
     return BoxScores(tuple(found)) if found else None
 
 
-def _measured(frame: Frame, bitmap: Bool[np.ndarray, "h w"]) -> Lesion | None:
+def _measured(frame: Frame, bitmap: Bool[np.ndarray, "h w"], *, by_model: bool) -> Lesion | None:
     try:
-        return measure(frame.pixels, bitmap, frame.spacing)
+        return measure(frame.pixels, bitmap, frame.spacing, by_model=by_model)
     except QcaError:
         return None
 

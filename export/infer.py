@@ -245,12 +245,13 @@ def _measured(
         QcaError: it cannot be measured either way; says why the segment alone could not.
     """
     try:
-        return measure(stored, bitmap, spacing), False
+        return measure(stored, bitmap, spacing, by_model=True), False
     except QcaError as problem:
         if tree is None or not bitmap.any():
             raise
         try:
-            return measure(stored, with_ends(bitmap, tree, box_xyxy), spacing), True
+            whole = with_ends(bitmap, tree, box_xyxy)
+            return measure(stored, whole, spacing, by_model=True), True
         except QcaError:
             raise problem from None
 

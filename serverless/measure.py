@@ -13,5 +13,5 @@ def vessel_attributes(frame: Frame, bitmap: Bool[np.ndarray, "h w"]) -> dict[str
     Raises:
         QcaError: the vessel cannot be measured.
     """
-    lesion = qca.measure(frame.pixels, bitmap, frame.spacing)
+    lesion = qca.measure(frame.pixels, bitmap, frame.spacing, by_model=True)
     return {"stenosis_pct": f"{lesion.stenosis_pct:.0f}", "mld": lesion.mld_text}

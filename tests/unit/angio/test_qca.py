@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import ndimage
 from scipy.signal import savgol_filter
 
 from angio.phantoms.render import render_cine
 from angio.phantoms.scene import draw_patient
+from angio.phantoms.specimens import Recipe, draw_specimen
 from angio.qca import (
     PLACE_REACH_PX,
     Lesion,
@@ -31,7 +33,7 @@ WORKED_EXAMPLE = (1.35, 3.16, 57.3)
 """MLD and RVD in mm, %DS: one of the lab's own reports."""
 
 
-def _narrowed(depth: float, hw: int = 200) -> np.ndarray:
+def narrowed(depth: float, hw: int = 200) -> np.ndarray:
     """A straight vessel 12 px wide, narrowed in the middle by a share of its width."""
     y, x = np.mgrid[:hw, :hw] - (hw - 1) / 2
     width = 12 * (1 - depth * np.exp(-((x / 12) ** 2)))
@@ -75,7 +77,7 @@ def test_widths_are_smoothed_as_scipy_does(count: int) -> None:
 @pytest.mark.parametrize("depth", [0.3, 0.5, 0.7])
 def test_a_drawn_narrowing_is_measured_from_its_mask(depth: float) -> None:
     lesion = measure(
-        None, _narrowed(depth), PixelSpacing(row_mm=0.25, col_mm=0.25, source="isocentre")
+        None, narrowed(depth), PixelSpacing(row_mm=0.25, col_mm=0.25, source="isocentre")
     )
     assert lesion.stenosis_pct == pytest.approx(100 * depth, abs=6)
     assert lesion.mld_xy[0] == pytest.approx(99.5, abs=3)
@@ -85,7 +87,7 @@ def test_a_drawn_narrowing_is_measured_from_its_mask(depth: float) -> None:
 
 
 def test_without_spacing_there_are_no_millimetres() -> None:
-    lesion = measure(None, _narrowed(0.5))
+    lesion = measure(None, narrowed(0.5))
     assert (lesion.mld_mm, lesion.rvd_mm, lesion.length_mm) == (None, None, None)
     assert lesion.mld_text.endswith(" px")
 
@@ -95,7 +97,7 @@ def test_without_spacing_there_are_no_millimetres() -> None:
     [
         pytest.param(bar(30, 40), id="hardly longer than wide"),
         pytest.param(np.zeros((50, 50), dtype=bool), id="empty"),
-        pytest.param(_narrowed(0.6)[:, 88:], id="no healthy vessel on one side"),
+        pytest.param(narrowed(0.6)[:, 88:], id="no healthy vessel on one side"),
     ],
 )
 def test_vessels_that_cannot_be_measured_are_refused(bitmap: np.ndarray) -> None:
@@ -147,7 +149,7 @@ def test_phantom_lesions_are_measured_in_the_picture() -> None:
 
 
 def test_a_profile_is_as_long_as_its_vessel() -> None:
-    found = profile(None, _narrowed(0.5))
+    found = profile(None, narrowed(0.5))
     assert len(found.along_px) == len(found.diameter_px) == len(found.reference_px)
     assert found.along_px[-1] == pytest.approx(160 - 12, abs=8)
     assert find_lesion(found).rvd_px == pytest.approx(12, abs=1)
@@ -156,13 +158,13 @@ def test_a_profile_is_as_long_as_its_vessel() -> None:
 def test_area_stenosis_is_that_of_circles() -> None:
     assert area_stenosis_pct(1.0, 2.0) == pytest.approx(75.0)
     assert area_stenosis_pct(2.0, 2.0) == 0.0
-    lesion = measure(None, _narrowed(0.5))
+    lesion = measure(None, narrowed(0.5))
     expected = 100 * (1 - (lesion.mld_px / lesion.rvd_px) ** 2)
     assert lesion.area_stenosis_pct == pytest.approx(expected)
 
 
 def test_a_lesion_written_before_areas_were_measured_is_read() -> None:
-    written = measure(None, _narrowed(0.5)).model_dump(exclude={"area_stenosis_pct"})
+    written = measure(None, narrowed(0.5)).model_dump(exclude={"area_stenosis_pct"})
     assert Lesion.model_validate(written).area_stenosis_pct is None
 
 
@@ -179,7 +181,7 @@ def test_the_throat_is_measured_below_the_size_of_a_pixel(depth: float) -> None:
 
 
 def test_a_side_branch_in_the_mask_leaves_the_measurement_as_it_is() -> None:
-    alone = _narrowed(0.5)
+    alone = narrowed(0.5)
     branched = alone.copy()
     branched[100:130, 136:141] = True
     bare, found = measure(None, alone), measure(None, branched)
@@ -188,24 +190,24 @@ def test_a_side_branch_in_the_mask_leaves_the_measurement_as_it_is() -> None:
 
 
 def test_a_pinhole_in_the_mask_is_no_narrowing() -> None:
-    bitmap = _narrowed(0.3)
+    bitmap = narrowed(0.3)
     whole = measure(None, bitmap)
     bitmap[99, 60] = False
     assert measure(None, bitmap) == whole
 
 
 def test_an_outline_that_folds_over_the_narrowest_place_is_refused() -> None:
-    folded, elsewhere = _narrowed(0.3), _narrowed(0.3)
+    folded, elsewhere = narrowed(0.3), narrowed(0.3)
     folded[98:102, 98:101] = False
     elsewhere[98:102, 50:53] = False
     with pytest.raises(QcaError, match=r"a hole \d+ px from the narrowest place"):
         measure(None, folded)
-    assert measure(None, elsewhere) == measure(None, _narrowed(0.3))
+    assert measure(None, elsewhere) == measure(None, narrowed(0.3))
 
 
 def test_an_end_that_stays_a_little_below_its_reference_is_healthy() -> None:
     """One end at 92 % of the other: above what counts as healthy there, below where lesions end."""
-    found = profile(None, _narrowed(0.5))
+    found = profile(None, narrowed(0.5))
     share = np.where(found.along_px > found.along_px[-1] / 2, 0.92, 1.0)
     level = Profile(
         found.line,
@@ -235,3 +237,24 @@ def test_recipes_cover_their_ranges() -> None:
         values = [getattr(recipe, name) for recipe in drawn]
         assert low <= min(values) < low + 0.05 * (high - low)
         assert high - 0.05 * (high - low) < max(values) <= high
+
+
+def test_a_models_mask_as_wide_as_the_vessel_does_not_hide_a_lesion() -> None:
+    specimen = draw_specimen(np.random.default_rng(5), Recipe(3.4, 0.7, 0.25, 1200.0, 0.8))
+    truth, px_per_mm = specimen.truth.stenosis_pct, specimen.truth.px_per_mm
+    line = profile(specimen.pixels, specimen.seen.bitmap).line.points_xy.round().astype(int)
+    wide = np.zeros_like(specimen.seen.bitmap)
+    wide[line[:, 1], line[:, 0]] = True
+    wide = ndimage.distance_transform_edt(~wide) <= specimen.truth.rvd_mm * px_per_mm / 2
+    by_person = measure(specimen.pixels, wide)
+    by_model = measure(specimen.pixels, wide, by_model=True)
+    assert by_model.stenosis_pct == pytest.approx(truth, abs=10)
+    assert by_model.stenosis_pct > by_person.stenosis_pct + 10
+
+
+def test_the_reference_keeps_to_both_ends() -> None:
+    along = np.arange(0.0, 120.0, 0.5)
+    widths = np.where(along < 60, 10 + 0.05 * along, 8.0)
+    widths -= 4 * np.exp(-(((along - 75) / 6) ** 2))
+    reference = reference_px(along, widths)
+    assert reference[-1] == pytest.approx(8.0, abs=1.0)
