@@ -3,6 +3,7 @@
 Works on the model's square. Knows nothing of images, labels or adapters.
 """
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,7 +54,8 @@ def _focal_without_triton(original: Callable[..., Tensor]) -> Callable[..., Tens
     return focal
 
 
-if not torch.cuda.is_available():
+# On Windows there is CUDA without triton.
+if not torch.cuda.is_available() or importlib.util.find_spec("triton") is None:
     _losses.sigmoid_focal_loss = _focal_without_triton(_losses.sigmoid_focal_loss)
 
 

@@ -261,3 +261,13 @@ def test_the_next_round_goes_on_with_what_views_add(base: Path, tmp_path: Path) 
         seen, config, base=base, init_adapter=first.folder, directory=tmp_path / "two"
     )
     assert torch.allclose(load_file(after.folder / FILE)["join.weight"], kept["join.weight"])
+
+
+def test_a_model_of_the_released_kind_learns_from_grey_between_minus_one_and_one() -> None:
+    held = RoundData(SAMPLES, CONFIG, WindowConfig(), CALM, 64, 4, standardised=False)
+    for step in (0, 2):
+        pixels = held.batch(step).pixels
+        assert held.is_concept(step) == (step == 2)
+        assert -1 <= float(pixels.min()) < float(pixels.max()) <= 1
+        # The bar is grey 40: three fifths of the way to black.
+        assert float(pixels.min()) == pytest.approx(40 / 127.5 - 1, abs=0.02)

@@ -8,9 +8,12 @@ from casebook.documents import write_document
 from casebook.errors import ModelError, PromptError
 from casebook.protocols import Frame, Prompt
 from segmenter import adapter as adapters
+from segmenter.descriptors import descriptor
 from segmenter.fit import LoraConfig
-from segmenter.prompts import WindowConfig
+from segmenter.prompts import WindowConfig, whole_window
+from segmenter.sam3 import SMALLEST, build
 from segmenter.teacher import Teacher, load_teacher
+from segmenter.tracking import MemoryTracker
 from segmenter.weights import base_sha256, load_base
 
 BOX = Prompt(box_xyxy=(30.0, 40.0, 70.0, 60.0))
@@ -177,3 +180,20 @@ def test_a_small_base_answers_a_concept_with_the_parts_of_its_dense_map(
         assert np.array_equal(part.logits > 0, part.bitmap)
         assert part.score > 0.5
     assert [part.score for part in found] == sorted((p.score for p in found), reverse=True)
+
+
+def test_a_model_of_the_released_kind_sees_grey_from_minus_one_to_one(frame: Frame) -> None:
+    torch.manual_seed(0)
+    model = build(SMALLEST.model_copy(update={"standardised": False}), matching=False)
+    seen: list[torch.Tensor] = []
+    trunk = model.image.backbone.vision_backbone.trunk
+    trunk.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    teacher = Teacher(model, "real", windows=WindowConfig(whole_image=True))
+    black = np.zeros_like(frame.pixels)
+    for pixels in (black, black + 255):
+        shown = Frame(pixels)
+        teacher.predict(teacher.embed(shown), BOX)
+        teacher.predict(teacher.embed(shown), Prompt(concept="bar"))
+        MemoryTracker(teacher).start(shown, np.ones(shown.hw, dtype=bool))
+        descriptor(teacher, shown, whole_window(shown.hw))
+    assert [float(given.unique()) for given in seen] == [-1.0] * 4 + [1.0] * 4
