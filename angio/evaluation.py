@@ -13,6 +13,7 @@ from pydantic import Field
 
 from angio import frangi, qca
 from angio.clicks import click_curve
+from angio.naming import Naming, ask_names, by_heads, by_names, coded
 from casebook.annotations import AnnotationSet, Origin
 from casebook.cases import Case
 from casebook.catalogue import Catalogue
@@ -21,7 +22,7 @@ from casebook.errors import DataError, PromptError, QcaError
 from casebook.labels import LabelSet
 from casebook.masks import box_of, decode
 from casebook.metrics import cldice, dice, iou
-from casebook.protocols import Embedding, Frame, Prompt, Segmenter
+from casebook.protocols import Embedding, Frame, Prediction, Prompt, Segmenter
 
 Bitmap = Bool[np.ndarray, "h w"]
 Progress = Callable[[int, int], None]
@@ -56,6 +57,8 @@ class SegmentScore(Document):
     """QCA of the model's mask, where the expert's could be measured."""
     clicks: tuple[float, ...] = ()
     """IoU after each simulated click; empty when not asked for."""
+    named: Naming | None = None
+    """What the model calls it; none where it cannot say or was not asked."""
 
 
 class CaseEvaluation(Document):
@@ -154,10 +157,10 @@ def box_prompt(bitmap: Bitmap) -> Prompt:
     return Prompt(box_xyxy=(float(x1), float(y1), float(x2), float(y2)))
 
 
-def _answer(segmenter: Segmenter, embedding: Embedding, prompt: Prompt) -> Bitmap:
-    """The best mask for a prompt; empty when the model finds none."""
+def _answer(segmenter: Segmenter, embedding: Embedding, prompt: Prompt) -> Prediction:
+    """The best answer to a prompt; an empty mask when the model finds none."""
     found = segmenter.predict(embedding, prompt)
-    return found[0].bitmap if found else np.zeros(embedding.frame.hw, dtype=bool)
+    return found[0] if found else Prediction(np.zeros(embedding.frame.hw, dtype=bool), 0.0)
 
 
 def automatic_segment(segmenter: Segmenter, embedding: Embedding, labels: LabelSet) -> Bitmap:
@@ -169,7 +172,7 @@ def automatic_segment(segmenter: Segmenter, embedding: Embedding, labels: LabelS
     for label in labels.of_role("lesion"):
         found = segmenter.predict(embedding, Prompt(concept=label.name))
         if found and found[0].bitmap.any():
-            return _answer(segmenter, embedding, box_prompt(found[0].bitmap))
+            return _answer(segmenter, embedding, box_prompt(found[0].bitmap)).bitmap
     return nothing
 
 
@@ -202,7 +205,8 @@ def evaluate_case(
         labels: Which label is a segment, the lesion, the tree.
         concepts: Also what the model finds on its own.
         baseline: Also what a Frangi filter finds in the same boxes, of vessels alone.
-        details: Also measurements of both masks, and simulated clicks.
+        details: Also measurements of both masks, simulated clicks, and the segments' names where
+            the model's heads do not say them.
 
     Raises:
         DataError: no expert drew a segment on it.
@@ -216,10 +220,14 @@ def evaluate_case(
     vessels = {label.name for label in labels.of_role("segment")}
     filtered = baseline and bool(vessels or labels.of_role("tree"))
     response = frangi.vesselness(frame.pixels) if filtered else None
+    prompts = [box_prompt(bitmap) for _, bitmap in truth.segments]
+    answers = [_answer(segmenter, embedding, prompt) for prompt in prompts]
+    names = _names(segmenter, embedding, labels, truth, answers, ask=details)
     scores = []
-    for label, bitmap in truth.segments:
-        prompt = box_prompt(bitmap)
-        answer = _answer(segmenter, embedding, prompt)
+    for (label, bitmap), prompt, found, named in zip(
+        truth.segments, prompts, answers, names, strict=True
+    ):
+        answer = found.bitmap
         ridge = None
         if response is not None and prompt.box_xyxy is not None and label in vessels:
             ridge = dice(frangi.in_box(response, prompt.box_xyxy), bitmap)
@@ -237,6 +245,7 @@ def evaluate_case(
                 by_expert=expert,
                 by_model=model,
                 clicks=click_curve(segmenter, embedding, bitmap) if details else (),
+                named=named,
             )
         )
     ridges = [score.frangi_dice for score in scores if score.frangi_dice is not None]
@@ -260,6 +269,33 @@ def evaluate_case(
         stenosis_pct=max(degrees) if degrees else None,
         **figures,
     )
+
+
+def _names(
+    segmenter: Segmenter,
+    embedding: Embedding,
+    labels: LabelSet,
+    truth: Truth,
+    answers: Sequence[Prediction],
+    *,
+    ask: bool,
+) -> list[Naming | None]:
+    """What the model calls each segment: by its heads, else by the names it is asked for."""
+    codes = set(coded(labels).values())
+    found = [
+        by_heads(answer, labels) if label in codes else None
+        for (label, _), answer in zip(truth.segments, answers, strict=True)
+    ]
+    wanted = [
+        index
+        for index, (label, _) in enumerate(truth.segments)
+        if label in codes and found[index] is None
+    ]
+    asked = ask_names(segmenter, embedding, labels) if ask and wanted else None
+    if asked is not None:
+        for index in wanted:
+            found[index] = by_names(asked, truth.segments[index][1])
+    return found
 
 
 def _measures(frame: Frame, case: Case, bitmap: Bitmap) -> Measures | None:
@@ -328,7 +364,8 @@ def evaluate(
         labels: Which label is a segment, the lesion, the tree.
         concepts: Also what the model finds on its own.
         baseline: Also what a Frangi filter finds in the same boxes.
-        details: Also measurements of both masks, and simulated clicks.
+        details: Also measurements of both masks, simulated clicks, and the segments' names where
+            the model's heads do not say them.
         progress: Told how many cases of how many are done.
 
     Raises:

@@ -3,9 +3,12 @@
 Knows no model and no drawing.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 from pydantic import Field
+from scipy.stats import binomtest
 
 from angio.agreement import PAIRS_MIN, Agreement, agreement
 from angio.clicks import MAX_CLICKS, clicks_needed
@@ -19,6 +22,9 @@ DEGREES = ((50.0, "below 50 %"), (70.0, "50 to 69 %"), (100.1, "70 % and more"))
 
 Source: Cury et al., CAD-RADS 2.0, JCCT 16 (2022) 536–557, table 1.
 """
+
+WAYS = {"heads": "its heads", "names": "asking for each name"}
+"""How a model says what a segment is, in words."""
 
 
 class Group(Document):
@@ -51,6 +57,29 @@ class Measured(Document):
     """On which the experts' masks can be measured …"""
     refused: int = Field(default=0, ge=0)
     """… and those of them on which the candidate's cannot."""
+
+
+class Confusion(Document):
+    """How often experts' segments of one label were called something."""
+
+    label: str
+    said: str | None
+    """None: nothing."""
+    count: int
+
+
+class Names(Document):
+    """What a model calls the segments of the test cases, against what experts call them."""
+
+    by: Literal["heads", "names"]
+    """From its heads, or by asking for each name."""
+    right: Mean
+    """Share called by their own name, with its Wilson interval."""
+    silent: int
+    """Segments called nothing; they count as wrong."""
+    commonest: float = Field(ge=0, le=1)
+    """Share that always saying the commonest label would get right."""
+    confusions: tuple[Confusion, ...]
 
 
 def by_case(
@@ -121,6 +150,29 @@ def measure_pairs(scores: SplitScores) -> dict[tuple[str, str], list[tuple[float
             if ours is not None and theirs is not None:
                 pairs[kind].append((ours, theirs))
     return pairs
+
+
+def names(scores: SplitScores) -> Names | None:
+    """How often segments are called by their own name; nothing where none was called."""
+    known = [(one.label, one.named) for one in _segments(scores) if one.named is not None]
+    if not known:
+        return None
+    pairs = Counter((label, said.label) for label, said in known)
+    labels = Counter(label for label, _ in known)
+    hits = sum(count for (label, said), count in pairs.items() if label == said)
+    interval = binomtest(hits, len(known)).proportion_ci(method="wilson")
+    return Names(
+        by=known[0][1].by,
+        right=Mean(mean=hits / len(known), low=interval.low, high=interval.high, n=len(known)),
+        silent=sum(count for (_, said), count in pairs.items() if said is None),
+        commonest=labels.most_common(1)[0][1] / len(known),
+        confusions=tuple(
+            Confusion(label=label, said=said, count=count)
+            for (label, said), count in sorted(
+                pairs.items(), key=lambda pair: (pair[0][0], pair[0][1] or "")
+            )
+        ),
+    )
 
 
 def clicks(ours: SplitScores, theirs: SplitScores) -> tuple[ClicksNeeded, ...]:

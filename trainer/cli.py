@@ -19,7 +19,7 @@ from casebook.registry import Registry
 from casebook.rounds import RoundFolder
 from trainer import cancellation
 from trainer.follow import Display, follow
-from trainer.model_commands import models, promote, prune, rollback
+from trainer.model_commands import compare, models, promote, prune, rollback
 from trainer.options import (
     conf_option,
     detach_option,
@@ -339,7 +339,7 @@ def _worker_words(worker: bool | None) -> str:
     return "a worker is at work" if worker else "no worker runs"
 
 
-for _command in (models, promote, prune, rollback):
+for _command in (compare, models, promote, prune, rollback):
     main.add_command(_command)
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Commands about the models of a workspace: list them, choose the teacher, prune the others.
+"""Commands about the models of a workspace: list, compare, choose the teacher, prune the others.
 
 Knows no weights.
 """
@@ -11,8 +11,9 @@ import click
 from casebook.errors import StateError
 from casebook.home import Home
 from casebook.registry import PRUNED, ModelCard, Registry
+from trainer import comparison
 from trainer.lineage import previous_teacher
-from trainer.options import home_option, json_option
+from trainer.options import home_option, json_option, reason_option
 from trainer.retention import KEEP, plan_for
 from trainer.retention import prune as prune_models
 
@@ -52,8 +53,41 @@ def models(home: Path | None, as_json: bool) -> None:
 
 
 @click.command()
+@click.option("--model", required=True, help="One model's id …")
+@click.option("--other", required=True, help="… and the one it is compared with.")
+@click.option(
+    "--other-home",
+    type=click.Path(path_type=Path),
+    help="The other's workspace, when it is another one with the same cases.",
+)
+@home_option
+@json_option
+def compare(
+    model: str, other: str, other_home: Path | None, home: Path | None, as_json: bool
+) -> None:
+    """Compare two models on the frozen cases both were scored on, pair by pair.
+
+    Gains are model minus other, with 95 % bootstrap intervals over cases.
+
+    Example: trainer compare --model round-02-1a2b3c4d --other round-01-5e6f7a8b
+    """
+    place = Home.resolve(home)
+    found = comparison.compare(place, model, Home.resolve(other_home or place.root), other)
+    if as_json:
+        click.echo(found.model_dump_json(indent=1, by_alias=True))
+        return
+    for row in found.contrasts:
+        name = f"{row.figure}, {row.vessel}" if row.vessel else row.figure
+        click.echo(
+            f"{row.split:5}{name:18} {row.model.mean:.3f} against {row.other.mean:.3f}, gain "
+            f"{row.gain.mean:+.3f} [{row.gain.low:+.3f}, {row.gain.high:+.3f}] on {row.gain.n} "
+            f"cases: {row.verdict}"
+        )
+
+
+@click.command()
 @click.argument("model_id")
-@click.option("--reason", required=True, help="Kept in audit.jsonl.")
+@reason_option
 @home_option
 def promote(model_id: str, reason: str, home: Path | None) -> None:
     """Take a model as the teacher by hand.
@@ -68,7 +102,7 @@ def promote(model_id: str, reason: str, home: Path | None) -> None:
 
 
 @click.command()
-@click.option("--reason", required=True, help="Kept in audit.jsonl.")
+@reason_option
 @home_option
 def rollback(reason: str, home: Path | None) -> None:
     """Go back to the teacher that was in use before the present one.

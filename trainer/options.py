@@ -4,6 +4,13 @@ from pathlib import Path
 
 import click
 
+
+def _said(_: click.Context, parameter: click.Parameter, reason: str) -> str:
+    if not reason.strip():
+        raise click.BadParameter("is blank; say in a few words why", param=parameter)
+    return reason.strip()
+
+
 home_option = click.option("--home", type=click.Path(path_type=Path), help="The workspace.")
 conf_option = click.option(
     "--conf",
@@ -18,3 +25,4 @@ round_option = click.option("--round", "number", type=click.IntRange(min=1), hel
 set_option = click.option(
     "--set", "overrides", multiple=True, metavar="NAME=VALUE", help="For instance train.lr=1e-4."
 )
+reason_option = click.option("--reason", required=True, callback=_said, help="Kept in audit.jsonl.")

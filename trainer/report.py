@@ -1,15 +1,18 @@
 """A round's report: report.json, and one self-contained page with plots and overlays."""
 
+from collections.abc import Sequence
+
 from angio.agreement import bland_altman_svg
 from angio.evaluation import CaseEvaluation
 from casebook.documents import read_document, write_bytes, write_document
+from casebook.metrics import iou
 from casebook.rounds import RoundFolder
-from trainer.breakdown import measure_pairs
+from trainer.breakdown import WAYS, measure_pairs
 from trainer.charts import cases_chart, groups_chart, loss_chart
 from trainer.decide import read_decision
 from trainer.evaluate import read_evaluation
-from trainer.overlays import overlay_png
-from trainer.overview import GALLERY, Gallery, Picture, write_overview
+from trainer.overlays import Pair, colours, draw, pairs_of
+from trainer.overview import GALLERY, Gallery, Key, Picture, write_overview
 from trainer.page import data_uri, render
 from trainer.results import Candidate
 from trainer.scores import SplitScores
@@ -37,6 +40,7 @@ def report(work: Work) -> str:
             report=found,
             charts=_charts(work, found),
             gallery=gallery.pictures,
+            ways=WAYS,
         )
         write_bytes(folder.file("report.html"), page.encode())
         write_document(folder.file("report.json"), found)
@@ -88,10 +92,32 @@ def _gallery(work: Work, found: RoundReport) -> tuple[Picture, ...]:
         chosen.setdefault(case.case_id, ("failed", case))
     pictures = []
     for title, case in sorted(chosen.values(), key=lambda pair: order.index(pair[0])):
-        png = overlay_png(teacher, work.catalogue, case.case_id, found_labels(work))
+        pixels, pairs = pairs_of(teacher, work.catalogue, case.case_id, found_labels(work))
         note = " · ".join(part for part in (case.case_id, case.vessel, case.label) if part)
-        pictures.append(Picture(title=title, uri=data_uri(png), iou=case.iou_box, note=note))
+        pictures.append(
+            Picture(
+                title=title,
+                uri=data_uri(draw(pixels, pairs)),
+                iou=case.iou_box,
+                note=note,
+                keys=_keys(pairs),
+            )
+        )
     return tuple(pictures)
+
+
+def _keys(pairs: Sequence[Pair]) -> tuple[Key, ...]:
+    """What each number and colour of an overlay stands for."""
+    if len(pairs) < 2:
+        return ()
+    return tuple(
+        Key(
+            label=pair.label,
+            colour="#{:02x}{:02x}{:02x}".format(*rgb),
+            iou=iou(pair.model, pair.expert),
+        )
+        for pair, (rgb, _) in zip(pairs, colours(len(pairs)), strict=True)
+    )
 
 
 def found_labels(work: Work) -> tuple[str, ...]:

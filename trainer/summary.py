@@ -14,11 +14,13 @@ from trainer.breakdown import (
     ClicksNeeded,
     Group,
     Measured,
+    Names,
     by_case,
     by_degree,
     by_segment,
     clicks,
     measured,
+    names,
 )
 from trainer.results import Candidate, Decision
 from trainer.scores import Figure, Mean, RoundEvaluation, SplitScores, mean_of
@@ -92,6 +94,10 @@ class RoundReport(Document):
     """By the worst narrowing in the experts' masks."""
     qca: Measured = Measured()
     clicks: tuple[ClicksNeeded, ...] = ()
+    names: Names | None = None
+    """What the candidate calls the segments …"""
+    names_incumbent: Names | None = None
+    """… and the incumbent."""
 
 
 def figures_of(scores: SplitScores) -> dict[str, Mean]:
@@ -138,6 +144,8 @@ def summarise(
         degrees=by_degree(ours.test, theirs.test),
         qca=measured(ours.test),
         clicks=clicks(ours.test, theirs.test),
+        names=names(ours.test),
+        names_incumbent=names(theirs.test),
         cases=tuple(sorted(ours.test.cases, key=lambda case: (-case.iou_box, case.case_id))),
         corrections=_corrections(folder),
         effort=_effort(folder),

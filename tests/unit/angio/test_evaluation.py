@@ -9,6 +9,7 @@ import pytest
 from angio import frangi
 from angio.clicks import MAX_CLICKS
 from angio.evaluation import Evaluation, evaluate, truth_of
+from angio.naming import Naming
 from angio.phantoms.truth import StudyTruth
 from casebook.annotations import AnnotationSetBuilder, Origin
 from casebook.cases import Case
@@ -46,6 +47,8 @@ class Oracle:
                 return ()
             return tuple(Prediction(m, 0.9) for n, m in masks.items() if n != "coronary artery")
         if prompt.concept is not None:
+            if prompt.concept not in masks:
+                return ()
             return (Prediction(masks[prompt.concept], 0.9), Prediction(~masks[prompt.concept], 0.1))
         for name, bitmap in masks.items():
             rows, columns = np.nonzero(bitmap)
@@ -95,7 +98,8 @@ def test_details_are_measurements_of_both_masks_and_clicks(
     cases = _distinct(workspace)
     oracle = Oracle(_known(workspace, cases), finds_lesions=False)
     plain = evaluate(oracle, workspace, cases, coronary, concepts=False, baseline=False)
-    assert all(not s.clicks and s.by_expert is None for c in plain.cases for s in c.segments)
+    for segment in (segment for case in plain.cases for segment in case.segments):
+        assert (segment.clicks, segment.by_expert, segment.named) == ((), None, None)
     found = evaluate(
         oracle, workspace, cases, coronary, concepts=False, baseline=False, details=True
     )
@@ -106,6 +110,7 @@ def test_details_are_measurements_of_both_masks_and_clicks(
         for segment in row.segments:
             assert segment.by_model == segment.by_expert, "the masks are the same"
             assert segment.clicks == (0.0,) * MAX_CLICKS, "the oracle knows no clicks"
+            assert segment.named == Naming(by="names", label=segment.label)
             measured += segment.by_expert is not None
         degrees = [s.by_expert.stenosis_pct for s in row.segments if s.by_expert]
         assert row.stenosis_pct == (max(degrees) if degrees else None)

@@ -4,7 +4,8 @@ import pytest
 
 from angio.clicks import MAX_CLICKS
 from angio.evaluation import CaseEvaluation, Measures, SegmentScore
-from trainer.breakdown import by_case, by_degree, by_segment, clicks, measured
+from angio.naming import Naming
+from trainer.breakdown import by_case, by_degree, by_segment, clicks, measured, names
 from trainer.scores import SplitScores
 
 
@@ -92,3 +93,25 @@ def test_measurements_agree_with_a_known_bias_and_refusals_are_counted() -> None
     assert tables["minimal lumen diameter", "px"].bias.value == pytest.approx(-1.0)
     assert ("minimal lumen diameter", "mm") not in tables, "no case had a spacing"
     assert measured(scores(case("a", segment("mid", 0.5)))).segments == 0
+
+
+def test_names_are_counted_against_the_experts_and_silence_is_wrong() -> None:
+    called = [("mid", "mid"), ("mid", "mid"), ("mid", None), ("distal", "mid")]
+    found = names(
+        scores(
+            *(
+                case(f"c{number}", segment(label, 0.8).with_(named=Naming(by="names", label=said)))
+                for number, (label, said) in enumerate(called)
+            ),
+            case("old", segment("mid", 0.8)),
+        )
+    )
+    assert found is not None
+    assert (found.by, found.right.n, found.right.mean) == ("names", 4, 0.5)
+    # Wilson, 2 of 4, z = 1.96: 0.5 ± 0.35 (Newcombe, Stat Med 17 (1998) 857, method 3).
+    assert (found.right.low, found.right.high) == pytest.approx((0.150, 0.850), abs=1e-3)
+    assert (found.silent, found.commonest) == (1, 0.75)
+    assert [(one.label, one.said, one.count) for one in found.confusions] == [
+        ("distal", "mid", 1), ("mid", None, 1), ("mid", "mid", 2),
+    ]  # fmt: skip
+    assert names(scores(case("old", segment("mid", 0.8)))) is None

@@ -4,10 +4,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from casebook.errors import StateError
 from casebook.home import Home
 from casebook.registry import ModelCard, Registry
+from trainer.cli import main
 from trainer.lineage import previous_teacher
 
 
@@ -44,3 +46,18 @@ def test_a_promotion_after_a_rollback_goes_back_to_what_was_rolled_back_to(
     for name in ("a", "b", "a", "c"):
         registry.promote(name, "by hand")
     assert previous_teacher(registry.home) == "a"
+
+
+@pytest.mark.parametrize("command", [("promote", "b"), ("rollback",)])
+def test_a_change_by_hand_wants_a_reason_in_words(
+    registry: Registry, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    registry.promote("a", "first")
+    registry.promote("c", "second")
+    options = ["--home", str(tmp_path), "--reason", "  "]
+    told = CliRunner().invoke(main, [*command, *options])
+    assert told.exit_code == 2
+    assert "say in a few words why" in told.output
+    assert registry.promoted() == "c"
+    assert CliRunner().invoke(main, [*command, *options[:3], " misses the LCX "]).exit_code == 0
+    assert (tmp_path / "audit.jsonl").read_text().rstrip().endswith('misses the LCX"}')
