@@ -32,7 +32,7 @@ from cvat_sdk.masks import decode_mask
 from jaxtyping import Bool
 from scipy.ndimage import gaussian_filter
 
-from bench.cvat_rounds import make_round, planned, push_ours, push_plainly, server
+from bench.cvat_rounds import make_round, planned, proposed, push_ours, push_plainly, server
 from bench.harness import run_parts
 from casebook import masks
 from casebook.annotations import read_annotations
@@ -259,7 +259,7 @@ def there_and_back(access: Access, tally: Tally, generator: np.random.Generator 
     """One small round pushed and pulled; killed on its way where there is a generator."""
     with tempfile.TemporaryDirectory(prefix="bench-kills-") as root:
         folder = make_round(Path(root), 12, 64)
-        plan = planned(folder, 2)
+        plan = planned(folder, proposed(folder), 2)
 
         def to() -> object:
             return push_ours(folder, access, 2)

@@ -133,23 +133,29 @@ def make_round(root: Path, n_frames: int, side: int) -> RoundFolder:
     return folder
 
 
-def planned(folder: RoundFolder, per_task: int, per_job: int = 5) -> PushPlan:
+def proposed(folder: RoundFolder) -> Proposals:
+    """The round's proposals."""
+    return Proposals(folder.file("proposals.coco.json"))
+
+
+def planned(folder: RoundFolder, proposals: Proposals, per_task: int, per_job: int = 5) -> PushPlan:
     """The plan of a push into a project of the workspace's own."""
     config = ExchangeConfig(
         project=folder.home.root.name, frames_per_task=per_task, frames_per_job=per_job
     )
-    proposals = Proposals(folder.file("proposals.coco.json"))
     return plan_push(read_work(folder), folder.manifest_sha256(), proposals, config)
 
 
 def push_ours(folder: RoundFolder, access: Access, per_task: int) -> Pushed:
     """Our push, as the command does it."""
-    plan = planned(folder, per_task)
+    proposals = proposed(folder)
+    plan = planned(folder, proposals, per_task)
     with CvatGateway(access) as gateway:
         return push(
             folder,
             plan,
             read_work(folder),
+            proposals,
             gateway,
             url=access.url,
             retrying=retrying,

@@ -74,7 +74,8 @@ def _jobs_and_replicas(
         if sum(job.stop_frame - job.start_frame + 1 for job in ours) < len(task.frames):
             raise DataError(
                 f"round {pushed.round:02d}: task {task.task_id} {task.name!r} is gone from CVAT or "
-                "has lost jobs; restore it there from a backup"
+                "has lost jobs; restore it there from a backup, or do without what was drawn in it "
+                "(docs/cvat.md, Pull)"
             )
         counting += ours
     replicas = tuple(job for jobs in found for job in jobs if job.kind == "consensus_replica")

@@ -80,6 +80,7 @@ def push(
     folder: RoundFolder,
     plan: PushPlan,
     manifest: Work,
+    proposals: Proposals,
     gateway: Server,
     *,
     url: str,
@@ -94,6 +95,7 @@ def push(
         folder: The round.
         plan: What to do.
         manifest: What the round works on.
+        proposals: What is proposed, as the plan was made with.
         gateway: The server.
         url: Its address, for pushed.json.
         retrying: Attempts at what is not safe to repeat blindly.
@@ -110,7 +112,6 @@ def push(
     check_frames(manifest, catalogue)
     for task in plan.tasks:
         frame_paths(task.frames, catalogue)
-    proposals = Proposals(folder.file("proposals.coco.json"))
     with Shipment(gateway, retrying, plan, proposals, catalogue) as work:
         work.draw(plan.tasks[:parallel])
         project = work.project(manifest.labels, known_labels(folder, url), tell)

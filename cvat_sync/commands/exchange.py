@@ -66,7 +66,7 @@ def push(number: int, home: Path | None, conf: Path, dry_run: bool, as_json: boo
         click.echo(f"round {number:02d}: would ask a worker to {' and '.join(steps)}, then plan")
         return
     if dry_run:
-        plan = _plan(folder, config)
+        plan = _plan(folder, config, _proposals(folder))
         answer(plan, plan.lines(), as_json)
         return
     access = read_access()
@@ -81,12 +81,14 @@ def push(number: int, home: Path | None, conf: Path, dry_run: bool, as_json: boo
         ):
             if steps:
                 request_steps(folder, conf, show)
-            plan = _plan(folder, config)
+            proposals = _proposals(folder)
+            plan = _plan(folder, config, proposals)
             click.echo("\n".join(plan.lines()), err=True)
             pushed = push_round(
                 folder,
                 plan,
                 read_work(folder),
+                proposals,
                 gateway,
                 url=access.url,
                 retrying=retrying,
@@ -103,8 +105,11 @@ def push(number: int, home: Path | None, conf: Path, dry_run: bool, as_json: boo
     answer(pushed, (line,), as_json)
 
 
-def _plan(folder: RoundFolder, config: ExchangeConfig) -> PushPlan:
-    proposals = Proposals(folder.file("proposals.coco.json"))
+def _proposals(folder: RoundFolder) -> Proposals:
+    return Proposals(folder.file("proposals.coco.json"))
+
+
+def _plan(folder: RoundFolder, config: ExchangeConfig, proposals: Proposals) -> PushPlan:
     manifest = read_work(folder)
     cines = runs(manifest, Catalogue(folder.home)) if config.form == "cines" else ()
     return plan_push(manifest, folder.manifest_sha256(), proposals, config, cines)

@@ -13,7 +13,8 @@ from click.testing import CliRunner, Result
 from casebook.rounds import RoundFolder
 from cvat_sync.cli import main
 from cvat_sync.gateway import CvatGateway, retrying
-from cvat_sync.plan import PushPlan
+from cvat_sync.plan import PushPlan, plan_push
+from cvat_sync.proposals import Proposals
 from cvat_sync.pull import PullResult, pull
 from cvat_sync.push import push
 from cvat_sync.pushed import Pushed
@@ -61,11 +62,19 @@ def call(access: Access, method: str, path: str, body: object = None) -> Any:
     return json.loads(payload) if payload else None
 
 
+def planned(folder: RoundFolder, plan: PushPlan, **settings: Any) -> PushPlan:
+    """The plan of the test's own project with other settings."""
+    config = CONFIG.with_(project=plan.project, **settings)
+    proposals = Proposals(folder.file("proposals.coco.json"))
+    return plan_push(folder.manifest(), folder.manifest_sha256(), proposals, config)
+
+
 def push_it(folder: RoundFolder, plan: PushPlan, gateway: Any, access: Access) -> Pushed:
     return push(
         folder,
         plan,
         folder.manifest(),
+        Proposals(folder.file("proposals.coco.json")),
         gateway,
         url=access.url,
         retrying=retrying,

@@ -13,7 +13,7 @@ from typing import Any
 
 from cvat_sync.settings import Access
 
-START_S = 60.0
+START_S = 120.0
 TOKEN = "token-of-the-first-user"
 USER, PASSWORD = "expert", "secret-word"
 

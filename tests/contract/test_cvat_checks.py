@@ -8,18 +8,11 @@ from casebook.errors import DataError
 from casebook.rounds import RoundFolder
 from cvat_sync.gateway import CvatGateway
 from cvat_sync.jobs import frames_of
-from cvat_sync.plan import PushPlan, plan_push
+from cvat_sync.plan import PushPlan
 from cvat_sync.proposals import Proposals
 from cvat_sync.remote import NewTask
 from cvat_sync.settings import Access
-from tests.contract.cvat_rounds import CONFIG, call, push_it
-
-
-def planned(folder: RoundFolder, plan: PushPlan, **settings: Any) -> PushPlan:
-    """The plan of the test's own project with other settings."""
-    config = CONFIG.with_(project=plan.project, **settings)
-    proposals = Proposals(folder.file("proposals.coco.json"))
-    return plan_push(folder.manifest(), folder.manifest_sha256(), proposals, config)
+from tests.contract.cvat_rounds import call, planned, push_it
 
 
 def test_jobs_go_to_the_assignees_in_turn_and_tasks_say_their_subset_and_page(

@@ -301,6 +301,7 @@ def test_labels_are_brought_to_the_schema_and_a_persons_own_label_stays(
         folder,
         plan,
         folder.manifest(),
+        Proposals(folder.file("proposals.coco.json")),
         gateway,
         url=access.url,
         retrying=retrying,

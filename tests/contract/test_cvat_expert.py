@@ -56,6 +56,7 @@ def test_accepted_corrected_drawn_and_rejected_frames_come_back_as_such(
             folder,
             plan,
             folder.manifest(),
+            proposals,
             gateway,
             url=access.url,
             retrying=retrying,
@@ -82,7 +83,14 @@ def test_an_expert_who_rejects_everything_leaves_no_mask(tmp_path: Path, access:
     with CvatGateway(access) as gateway:
         manifest = folder.manifest()
         pushed = push(
-            folder, plan, manifest, gateway, url=access.url, retrying=retrying, parallel=1
+            folder,
+            plan,
+            manifest,
+            proposals,
+            gateway,
+            url=access.url,
+            retrying=retrying,
+            parallel=1,
         )
         with Desk(access.url, str(access.token)) as desk:
             Expert(desk, truth, Habits(reject_share=1.0)).work("strict expert", print)

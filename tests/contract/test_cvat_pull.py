@@ -12,18 +12,17 @@ from casebook.errors import DataError, StateError
 from casebook.rounds import RoundFolder
 from cvat_sync.boxes import answered, drawn_boxes, give_back
 from cvat_sync.gateway import CvatGateway
-from cvat_sync.plan import PushPlan, plan_push
-from cvat_sync.proposals import Proposals
+from cvat_sync.plan import PushPlan
 from cvat_sync.pull import EARLIER, PullResult, changed_jobs, pull
 from cvat_sync.pulled import PulledJob
 from cvat_sync.pushed import Pushed
 from cvat_sync.remote import RemoteAnnotations, RemoteLabel
 from cvat_sync.settings import Access
 from tests.contract.cvat_rounds import (
-    CONFIG,
     call,
     complete,
     place_of,
+    planned,
     pull_it,
     push_it,
     shape,
@@ -142,13 +141,7 @@ def test_a_renamed_label_stops_the_next_rounds_push(
     manifest = folder.manifest().with_(round=3)
     write_document(later.file("manifest.json"), manifest)
     later.file("proposals.coco.json").write_bytes(folder.file("proposals.coco.json").read_bytes())
-    config = CONFIG.with_(project=plan.project)
-    again = plan_push(
-        manifest,
-        later.manifest_sha256(),
-        Proposals(later.file("proposals.coco.json")),
-        config,
-    )
+    again = planned(later, plan)
     with pytest.raises(DataError, match="'LAD' is called 'left anterior'"):
         push_it(later, again, gateway, access)
 
@@ -168,13 +161,18 @@ def test_a_frame_deleted_in_cvat_is_rejected_and_said(
     assert (image.status, image.reason) == ("rejected", "deleted in CVAT")
 
 
-def test_a_task_deleted_in_cvat_is_missed(
+def test_a_task_deleted_in_cvat_is_missed_and_can_be_pushed_anew(
     folder: RoundFolder, plan: PushPlan, gateway: CvatGateway, access: Access
 ) -> None:
     pushed = push_it(folder, plan, gateway, access)
     gateway.delete_task(pushed.tasks[0].task_id)
     with pytest.raises(DataError, match="is gone from CVAT or has lost jobs"):
         pull_it(folder, pushed, gateway)
+    folder.file("pushed.json").unlink()
+    again = push_it(folder, plan, gateway, access)
+    assert again.tasks[1:] == pushed.tasks[1:]
+    complete(access, gateway, again)
+    assert pull_it(folder, again, gateway).corrections.count("accepted") == 4
 
 
 def test_a_polygon_is_converted_and_said(
@@ -240,13 +238,7 @@ def test_behind_honeypots_the_experts_own_masks_count(
     folder: RoundFolder, plan: PushPlan, gateway: CvatGateway, access: Access
 ) -> None:
     checks = {"mode": "honeypots", "share": 0.2}
-    config = CONFIG.with_(project=plan.project, frames_per_task=5, validation=checks)
-    plan = plan_push(
-        folder.manifest(),
-        folder.manifest_sha256(),
-        Proposals(folder.file("proposals.coco.json")),
-        config,
-    )
+    plan = planned(folder, plan, frames_per_task=5, validation=checks)
     pushed = push_it(folder, plan, gateway, access)
     (task,) = pushed.tasks
     (truth,) = [job for job in gateway.all_jobs(task.task_id) if job.kind == "ground_truth"]
@@ -270,13 +262,7 @@ def test_behind_honeypots_the_experts_own_masks_count(
 def test_replicas_tell_how_far_people_agree(
     folder: RoundFolder, plan: PushPlan, gateway: CvatGateway, access: Access
 ) -> None:
-    config = CONFIG.with_(project=plan.project, frames_per_task=5, frames_per_job=5, replicas=2)
-    plan = plan_push(
-        folder.manifest(),
-        folder.manifest_sha256(),
-        Proposals(folder.file("proposals.coco.json")),
-        config,
-    )
+    plan = planned(folder, plan, frames_per_task=5, frames_per_job=5, replicas=2)
     pushed = push_it(folder, plan, gateway, access)
     (task,) = pushed.tasks
     jobs = gateway.all_jobs(task.task_id)

@@ -60,6 +60,7 @@ def test_three_tasks_send_frames_at_a_time(
             folder,
             plan,
             folder.manifest(),
+            proposals,
             gateway,
             url=standin_access.url,
             retrying=retrying,
