@@ -3,11 +3,13 @@
 One small training of each kind from the shipped tiny base, on the same patients, steps and seed;
 all scored on the same frozen patients, who never train. `--keep` also writes docs/results.md, the
 figures kept as tables. Figures begin with the model's name: `base` is the base alone; `lora`
-low-rank updates with heads that are not told the view; `view` the same with the view's angles in
-the text of concepts and told to the heads; `decoder` and `full` the other strategies.
+low-rank updates with heads that are not told the view; `view` the same with heads that are;
+`decoder` and `full` the other strategies. `names`, `names_text` and `names_view` learn names alone,
+over a frozen encoder, for longer and from more patients: without the view, with its angles in the
+text, and with what its angles as numbers add to the text.
 
 `iou_box`, `iou_click_N`: the analysed segment by its box and after N simulated clicks.
-`concept_iou`: the segment asked for by its name alone. `concept_right`: share of segments whose own
+`concept_iou`: the segment asked for by its name. `concept_right`: share of segments whose own
 name, of all 14, answers them best. `head_right`: the same by the heads. `exemplar_*`: with the box
 of the same segment in the training frame of the nearest view as an exemplar. `ds_error`,
 `mld_error`: the heads' mean absolute error, in points and mm. `doubt_*`: rank correlation of each
@@ -27,7 +29,7 @@ from scipy.stats import spearmanr
 from angio.clicks import click_curve
 from angio.phantoms.study import LESIONS, VIEWS
 from angio.qca import measure as measure_lesion
-from bench.harness import RESULTS, BenchResult, run
+from bench.harness import RESULTS, BenchResult, run_parts
 from bench.phantom_cases import FIRST_TEST, FIRST_TRAIN, PhantomCase, phantom_cases
 from bench.study_page import PAGE, page
 from casebook.documents import write_bytes
@@ -58,9 +60,19 @@ PLAIN = TrainConfig(
 TRAININGS: dict[str, TrainConfig | None] = {
     "base": None,
     "lora": PLAIN,
-    "view": PLAIN.model_copy(update={"view_in_text": True, "heads": HeadsConfig()}),
+    "view": PLAIN.model_copy(update={"heads": HeadsConfig()}),
     "decoder": PLAIN.model_copy(update={"strategy": "decoder"}),
     "full": PLAIN.model_copy(update={"strategy": "full", "lr": 3e-4}),
+}
+NAME_PATIENTS, NAME_STEPS = 12, 100
+NAMES = TrainConfig(
+    steps=NAME_STEPS, lr=1e-3, ema=0.95, concept_every=1, seed=1,
+    lora=LoraConfig(targets=("detector",), whole=("concept_neck", "concept_heads")),
+)  # fmt: skip
+NAMINGS: dict[str, TrainConfig] = {
+    "names": NAMES,
+    "names_text": NAMES.model_copy(update={"view_in_text": True}),
+    "names_view": NAMES.model_copy(update={"view_embedding": True}),
 }
 AIMS: dict[str, str] = {}
 """What is shown is compared, not held to a limit; the plan's own limits are for true angiograms."""
@@ -228,18 +240,30 @@ def one_model(part: str, quick: bool) -> Figures:
         teacher, share = trained(config, train, Path(folder))
         figures: Figures = {f"{part}_trained_share": share}
         figures |= _told(part, prompted(teacher, test))
-        if part in {"base", "lora", "view"}:
-            by_name = test[:1] if quick else test[::2]  # one segment a view
-            figures |= _told(part, asked_by_name(teacher, by_name))
-            if part == "lora":
-                figures |= _told(part, asked_by_name(teacher, by_name, train), "exemplar_")
         if part == "lora":
             figures |= doubts(teacher, test)
     return figures
 
 
+def one_naming(part: str, quick: bool) -> Figures:
+    """What names give after one training of names; `base` is the base alone."""
+    torch.set_num_threads(1)
+    config = NAMINGS.get(part)
+    if config is not None and quick:
+        config = config.model_copy(update={"steps": 2, "batch": 2})
+    train = _cases(FIRST_TRAIN, 1 if quick else NAME_PATIENTS)
+    test = _cases(FIRST_TEST, 1 if quick else TEST_PATIENTS)
+    test = test[:1] if quick else test[::2]  # one segment a view
+    with tempfile.TemporaryDirectory() as folder:
+        teacher, _ = trained(config, train, Path(folder))
+        figures = _told(part, asked_by_name(teacher, test))
+        if part == "names":
+            figures |= _told(part, asked_by_name(teacher, test, train), "exemplar_")
+    return figures
+
+
 def measure(quick: bool) -> Figures:
-    """All figures."""
+    """Boxes, clicks, measurements and doubt."""
     figures: Figures = {
         "segments_train": float(VIEWS * LESIONS * TRAIN_PATIENTS),
         "segments_test": float(VIEWS * LESIONS * TEST_PATIENTS),
@@ -251,9 +275,22 @@ def measure(quick: bool) -> Figures:
     return figures
 
 
+def measure_names(quick: bool) -> Figures:
+    """Names and views."""
+    figures: Figures = {
+        "names_segments_train": float(VIEWS * LESIONS * NAME_PATIENTS),
+        "names_segments_test": float(VIEWS * TEST_PATIENTS),
+        "names_steps": float(NAME_STEPS),
+    }
+    for part in ("base", *NAMINGS):
+        print(f"{part} …", flush=True)
+        figures |= one_naming(part, quick)
+    return figures
+
+
 def main() -> None:
     """Measure, and where the result is kept write the page."""
-    result = run("study", measure, AIMS)
+    result = run_parts("study", {"prompts": measure, "names": measure_names}, AIMS)
     kept = RESULTS / "study.json"
     if kept.exists() and BenchResult.model_validate_json(kept.read_bytes()) == result:
         write_bytes(PAGE, page(result).encode())

@@ -18,14 +18,15 @@ PROMPTED = {
     "iou_click_5": "5",
 }  # fmt: skip
 VIEWS = {
-    "without the angle": ("lora_concept_iou", "lora_concept_right", "lora_head_right"),
-    "angle in the text": ("view_concept_iou", "view_concept_right", None),
+    "without the angle": ("names_concept_iou", "names_concept_right", "lora_head_right"),
+    "angle in the text": ("names_text_concept_iou", "names_text_concept_right", None),
     "exemplar of a similar view": (
-        "lora_exemplar_concept_iou", "lora_exemplar_concept_right", None,
+        "names_exemplar_concept_iou", "names_exemplar_concept_right", None,
     ),
-    "angle as numbers (heads)": (None, None, "view_head_right"),
+    "angle as numbers": ("names_view_concept_iou", "names_view_concept_right", "view_head_right"),
     "the base alone": ("base_concept_iou", "base_concept_right", None),
 }  # fmt: skip
+SIZES = ("segments_train", "segments_test", "steps")
 MEASURES = {"ds_error": "stenosis, points", "mld_error": "MLD, mm"}
 DOUBTS = {
     "said": "expected IoU", "entropy": "entropy", "answer": "both: with every answer",
@@ -55,15 +56,14 @@ def _cell(figures: Mapping[str, float | None], name: str | None, digits: int = 3
 def page(result: BenchResult) -> str:
     """The page of a result."""
     f = result.figures
-    sizes = {
-        name: f"{f.get(name) or 0:.0f}" for name in ("segments_train", "segments_test", "steps")
-    }
+    kinds = [f"{of}{name}" for of in ("", "names_") for name in SIZES]
+    sizes = {kind: f"{f.get(kind) or 0:.0f}" for kind in kinds}
     lines = [
         "# Results: the teacher on phantoms",
         "Written by `python -m bench.study --keep`; do not edit. Means over the segments of frozen "
         "test patients, with 95 % intervals over segments.",
         f"Tiny base; each training {sizes['steps']} steps on {sizes['segments_train']} segments, "
-        f"{sizes['segments_test']} tested (half of them by name). Measured: {result.commit}.",
+        f"{sizes['segments_test']} tested. Measured: {result.commit}.",
         "These are small trainings, to compare ways with one another; what rounds reach is in "
         "[the log](log.md).",
         "",
@@ -80,6 +80,11 @@ def page(result: BenchResult) -> str:
             ],
         ),
         "## Names and views",
+        f"By name: trainings of {sizes['names_steps']} steps of names alone, encoder frozen, on "
+        f"{sizes['names_segments_train']} segments; {sizes['names_segments_test']} tested."
+        if f.get("names_steps")
+        else "Trainings of names: not measured.",
+        "",
         *_table(
             ["", "IoU by name", "right name of 14, by name", "right code, by heads"],
             [[title, *(_cell(f, name) for name in names)] for title, names in VIEWS.items()],

@@ -52,7 +52,7 @@ def test_an_exemplar_is_of_the_nearest_view_that_shows_the_segment(
 
 def test_a_quick_run_of_one_model_gives_its_figures_with_intervals() -> None:
     figures = study.one_model("lora", quick=True)
-    for name in ("iou_box", "iou_click_5", "concept_iou", "head_right", "ds_error", "mld_error"):
+    for name in ("iou_box", "iou_click_5", "head_right", "ds_error", "mld_error"):
         low, mean, high = (figures[f"lora_{name}{end}"] for end in ("_low", "", "_high"))
         assert low is not None
         assert mean is not None
@@ -60,7 +60,16 @@ def test_a_quick_run_of_one_model_gives_its_figures_with_intervals() -> None:
         assert low <= mean <= high
     assert figures["lora_trained_share"] is not None
     assert 0 < figures["lora_trained_share"] < 1
-    assert {"doubt_said", "doubt_asked_again", "lora_exemplar_concept_iou"} <= set(figures)
+    assert {"doubt_said", "doubt_asked_again"} <= set(figures)
+
+
+def test_a_quick_run_of_names_gives_their_figures_with_and_without_exemplars() -> None:
+    figures = study.one_naming("names", quick=True)
+    for name in ("concept_iou", "concept_right", "exemplar_concept_iou"):
+        low, mean, high = (figures[f"names_{name}{end}"] for end in ("_low", "", "_high"))
+        assert None not in (low, mean, high)
+    assert study.NAMINGS["names_text"].view_in_text
+    assert study.NAMINGS["names_view"].view_embedding
 
 
 def test_the_page_is_that_of_the_figures_kept() -> None:
