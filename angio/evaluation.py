@@ -233,8 +233,8 @@ def evaluate_case(
             ridge = dice(frangi.in_box(response, prompt.box_xyxy), bitmap)
         expert = model = None
         if details and label in vessels:
-            expert = _measures(frame, case, bitmap)
-            model = _measures(frame, case, answer) if expert is not None else None
+            expert = _measures(frame, case, bitmap, by_model=False)
+            model = _measures(frame, case, answer, by_model=True) if expert is not None else None
         scores.append(
             SegmentScore(
                 label=label,
@@ -298,10 +298,10 @@ def _names(
     return found
 
 
-def _measures(frame: Frame, case: Case, bitmap: Bitmap) -> Measures | None:
+def _measures(frame: Frame, case: Case, bitmap: Bitmap, *, by_model: bool) -> Measures | None:
     """QCA of a mask; none where it is refused."""
     try:
-        lesion = qca.measure(frame.pixels, bitmap, case.spacing)
+        lesion = qca.measure(frame.pixels, bitmap, case.spacing, by_model=by_model)
     except QcaError:
         return None
     return Measures(stenosis_pct=lesion.stenosis_pct, mld_px=lesion.mld_px, mld_mm=lesion.mld_mm)

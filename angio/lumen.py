@@ -195,5 +195,7 @@ def lumen_px(
     noise = max(float(np.median(left_over)) / len(across), 1e-12)
     cost = ((held**2) * shadows.power - 2 * held * match).min(axis=2) / (noise * REPEATED)
     cost = np.minimum(cost - cost.min(axis=1, keepdims=True), DOUBT_MAX)
+    if by_model:  # too wide or too narrow altogether
+        rough_px = rough_px + np.median(2 * RADII_PX[cost.argmin(axis=1)] - rough_px)
     off = (2 * RADII_PX[None] - rough_px[:, None]) / MASK_TRUST_PX
     return 2 * _smooth_course(cost, off, DISBELIEF if by_model else np.inf)

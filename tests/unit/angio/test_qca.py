@@ -239,17 +239,22 @@ def test_recipes_cover_their_ranges() -> None:
         assert high - 0.05 * (high - low) < max(values) <= high
 
 
-def test_a_models_mask_as_wide_as_the_vessel_does_not_hide_a_lesion() -> None:
-    specimen = draw_specimen(np.random.default_rng(5), Recipe(3.4, 0.7, 0.25, 1200.0, 0.8))
-    truth, px_per_mm = specimen.truth.stenosis_pct, specimen.truth.px_per_mm
-    line = profile(specimen.pixels, specimen.seen.bitmap).line.points_xy.round().astype(int)
-    wide = np.zeros_like(specimen.seen.bitmap)
-    wide[line[:, 1], line[:, 0]] = True
-    wide = ndimage.distance_transform_edt(~wide) <= specimen.truth.rvd_mm * px_per_mm / 2
-    by_person = measure(specimen.pixels, wide)
-    by_model = measure(specimen.pixels, wide, by_model=True)
-    assert by_model.stenosis_pct == pytest.approx(truth, abs=10)
-    assert by_model.stenosis_pct > by_person.stenosis_pct + 10
+def test_a_models_mask_as_wide_as_the_vessel_hides_few_lesions() -> None:
+    hidden, off = [], []
+    for seed in range(5, 11):
+        specimen = draw_specimen(np.random.default_rng(seed), Recipe(3.4, 0.7, 0.25, 1200.0, 0.8))
+        truth = specimen.truth
+        line = profile(specimen.pixels, specimen.seen.bitmap).line.points_xy.round().astype(int)
+        middle = np.zeros_like(specimen.seen.bitmap)
+        middle[line[:, 1], line[:, 0]] = True
+        away_px = ndimage.distance_transform_edt(~middle)
+        wide = away_px <= truth.rvd_mm * truth.px_per_mm / 2
+        hidden.append(truth.stenosis_pct - measure(specimen.pixels, wide).stenosis_pct)
+        by_model = measure(specimen.pixels, wide, by_model=True)
+        off.append(abs(by_model.stenosis_pct - truth.stenosis_pct))
+    assert min(hidden) > 50  # what a person drew is believed
+    assert np.median(off) < 10
+    assert sum(error < 15 for error in off) >= 5
 
 
 def test_the_reference_keeps_to_both_ends() -> None:
