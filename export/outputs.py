@@ -53,6 +53,8 @@ class InferReport(Document):
     bundle: str
     providers: tuple[str, ...]
     """Of the ONNX runtime, in the order in which it asks them."""
+    threads: int
+    """Of the CPU."""
     results: tuple[FrameResult, ...] = ()
     problems: tuple[FileProblem, ...] = ()
     seconds: float = Field(default=0.0, ge=0)

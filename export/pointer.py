@@ -1,5 +1,6 @@
 """How an operator shows the vessel to measure: box, points on it, points beside. Knows no model."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,26 @@ class Pointer:
             np.array(kinds, dtype=np.int64),
             self.box_xyxy,
         )
+
+
+def shown_of(
+    box: str | None, points: Sequence[str], prompts: Sequence[str]
+) -> tuple[Box | None, tuple[tuple[float, float], ...]]:
+    """The box and the points on the vessel, of which each prompt is one by its numbers.
+
+    Raises:
+        PromptError: one is neither two nor four numbers, or there are two boxes.
+    """
+    boxes = [text for text in prompts if text.count(",") == 3]
+    boxes += [] if box is None else [box]
+    if len(boxes) > 1:
+        raise PromptError(
+            f"{len(boxes)} boxes; expected one around the vessel to measure; show the rest of it "
+            "by points"
+        )
+    others = [text for text in prompts if text.count(",") != 3]
+    inside = tuple(point_of(text) for text in (*points, *others))
+    return box_of(boxes[0] if boxes else None), inside
 
 
 def box_of(text: str | None) -> Box | None:

@@ -25,7 +25,7 @@ from export.options import (
     provider_option,
     threads_option,
 )
-from export.pointer import box_of, point_of
+from export.pointer import point_of, shown_of
 from export.precision import Precision
 from export.records import FileProblem, FileRecord
 from export.runs import DropFolder, Run, Wish, check_writable, find_files
@@ -46,6 +46,8 @@ thousand files done that is seconds, and each new file would pay for all before 
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder for results.")
 @bundle_option
 @key_option
+@click.option("--prompt", "prompts", multiple=True,
+              help="x1,y1,x2,y2 or x,y: short for --box and --point; repeatable.")  # fmt: skip
 @click.option("--box", help="x1,y1,x2,y2 in px around the vessel to measure, in every file.")
 @click.option("--point", "points", multiple=True, help="x,y in px on that vessel; repeatable.")
 @click.option("--outside", multiple=True, help="x,y in px beside it; repeatable.")
@@ -65,6 +67,7 @@ def run(
     out: Path,
     bundle: Path | None,
     key: Path | None,
+    prompts: tuple[str, ...],
     box: str | None,
     points: tuple[str, ...],
     outside: tuple[str, ...],
@@ -84,11 +87,12 @@ def run(
     """
     if bool(files) == (watch is not None):
         raise ConfigError("give FILES or --watch FOLDER, one of them")
+    box_xyxy, inside_xy = shown_of(box, points, prompts)
     folder = bundle_folder(bundle)
     manifest = checked_bundle(folder, key)
     wish = Wish(
-        box_xyxy=box_of(box),
-        inside_xy=tuple(point_of(text) for text in points),
+        box_xyxy=box_xyxy,
+        inside_xy=inside_xy,
         outside_xy=tuple(point_of(text) for text in outside),
         frame=frame,
         segment=segment,
@@ -99,7 +103,7 @@ def run(
     segmenter, graphs = load_released(folder, manifest, threads, provider, precision)
     check_writable(out)
     with locked(out / ".lock", "this folder of results"):
-        work = Run.open(segmenter, manifest, graphs.providers, out, wish)
+        work = Run.open(segmenter, manifest, graphs, out, wish)
         problems = 0
         try:
             if watch is not None:
@@ -140,7 +144,7 @@ def _once(work: Run, given: tuple[Path, ...], *, as_json: bool) -> int:
         click.echo(f"{resumed} files were done before")
     click.echo(
         f"{len(taken) - failed} of {len(taken) + len(problems)} files in {spent:.1f} s on "
-        f"{work.providers[0]}; results in {work.out}"
+        f"{work.graphs.engine}; results in {work.out}"
     )
     return failed + len(problems)
 
@@ -171,7 +175,7 @@ def _watch(work: Run, folder: Path, settle_s: float) -> None:
         signal.signal(number, lambda *_: ended.set())
     drop = DropFolder(folder, work.out, settle_s)
     started = time.perf_counter()
-    click.echo(f"watching {folder} on {work.providers[0]}; results in {work.out}")
+    click.echo(f"watching {folder} on {work.graphs.engine}; results in {work.out}")
     behind, away, due = True, False, 0.0
     while not ended.is_set():
         try:

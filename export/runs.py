@@ -18,6 +18,7 @@ from export.outputs import InferReport, drawn_masks, write_coco, write_csv, writ
 from export.pictures import write_pictures, write_segmentation
 from export.pointer import Pointer
 from export.records import FileProblem, FileRecord, RecordBook
+from export.runtime import OnnxGraphs
 
 _SUFFIXES = {"", ".dcm", ".dicom", ".ima", ".xa"}
 _MAGIC_AT = 128
@@ -103,7 +104,7 @@ class Run:
 
     segmenter: StudentSegmenter
     bundle: Bundle
-    providers: tuple[str, ...]
+    graphs: OnnxGraphs
     out: Path
     wish: Wish
     book: RecordBook
@@ -114,7 +115,7 @@ class Run:
         cls,
         segmenter: StudentSegmenter,
         bundle: Bundle,
-        providers: tuple[str, ...],
+        graphs: OnnxGraphs,
         out: Path,
         wish: Wish,
     ) -> "Run":
@@ -138,7 +139,7 @@ class Run:
         files = sorted(bundle.files.items())
         asked = sha256_of(f"{bundle.version}\n{files}\n{wish.model_dump_json()}".encode())
         pointer = Pointer(wish.box_xyxy, wish.inside_xy, wish.outside_xy, segment)
-        return cls(segmenter, bundle, providers, out, wish, RecordBook(out, asked), pointer)
+        return cls(segmenter, bundle, graphs, out, wish, RecordBook(out, asked), pointer)
 
     def take(self, path: Path) -> FileRecord | None:
         """One file: analysed, drawn, recorded. Nothing comes back when it is no longer there."""
@@ -202,7 +203,8 @@ class Run:
         report = InferReport(
             model_id=self.bundle.version,
             bundle=self.bundle.version,
-            providers=self.providers,
+            providers=self.graphs.providers,
+            threads=self.graphs.threads,
             seconds=seconds,
         )
         write_report(report, records, self.out)

@@ -46,6 +46,19 @@ def providers(wanted: str | None = None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(PROVIDERS[n] for n in names if n and PROVIDERS[n] in installed))
 
 
+def check_taken(wanted: str | None, taken: tuple[str, ...]) -> None:
+    """Make sure that the provider asked for computes: the runtime goes on without one that fails.
+
+    Raises:
+        ConfigError: it does not, though it is installed.
+    """
+    if wanted is not None and PROVIDERS[wanted] not in taken:
+        raise ConfigError(
+            f"provider {wanted} is installed but does not start here: a driver or a library is "
+            "missing or of another version (docs/deployment.md); mend that or give --provider cpu"
+        )
+
+
 def _session(path: Path, threads: int, names: tuple[str, ...]) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -70,6 +83,16 @@ class OnnxGraphs:
     def providers(self) -> tuple[str, ...]:
         """The providers that were really taken, in the order in which they are asked."""
         return tuple(self.encoder.get_providers())
+
+    @property
+    def threads(self) -> int:
+        """Of the CPU, that each graph uses."""
+        return int(self.encoder.get_session_options().intra_op_num_threads)
+
+    @property
+    def engine(self) -> str:
+        """What computes, in words."""
+        return f"{self.providers[0]}, {self.threads} thread{'s' if self.threads > 1 else ''}"
 
     def encode(self, square: Float32[np.ndarray, "1 1 s s"]) -> Maps:
         """The square's maps; grey values 0–255."""
@@ -113,13 +136,15 @@ def load_graphs(
 
     Raises:
         ModelError: a file is missing or the ONNX runtime cannot load it.
-        ConfigError: the provider is not installed here.
+        ConfigError: the provider is not installed here, or does not start.
     """
     count = threads or min(cores(), 4)
     names = providers(provider)
-    return OnnxGraphs(
+    graphs = OnnxGraphs(
         *(_session(folder / file_of(graph, precision), count, names) for graph in GRAPHS)
     )
+    check_taken(provider, graphs.providers)
+    return graphs
 
 
 def segmenter_of(
@@ -149,7 +174,8 @@ def load_released(
 
     Raises:
         ModelError: a graph or the classifiers cannot be loaded.
-        ConfigError: the provider is not installed, or the bundle has no such graphs.
+        ConfigError: the provider is not installed or does not start, or the bundle has no such
+            graphs.
     """
     full = providers(provider)[0]
     computes = next(name for name, its in PROVIDERS.items() if its == full)

@@ -92,7 +92,7 @@ def serve(
     app = create_app(
         segmenter,
         manifest,
-        graphs.providers,
+        graphs,
         Rules(token=token, max_body_bytes=max_mb * _MB),
     )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

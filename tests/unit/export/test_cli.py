@@ -33,15 +33,18 @@ def test_a_run_writes_masks_coco_tables_and_overlay(workshop: Workshop, tmp_path
     write_run(tmp_path / "run one.dcm")
     out = tmp_path / "out"
     code, said = invoke(
-        "run", tmp_path / "run one.dcm", "--out", out, "--bundle", workshop.folder, "--box", BOX
+        *("run", tmp_path / "run one.dcm", "--out", out, "--bundle", workshop.folder),
+        *("--box", BOX, "--threads", "2"),
     )
     assert code == 0, said
+    assert f"on CPUExecutionProvider, 2 threads; results in {out}" in said
     report = read_document(out / "qca.json", InferReport)
     assert report.results[0].frame == 2
     assert report.results[0].frame_chosen
     assert report.results[0].choice is not None
     assert report.results[0].choice.inflow_seen
     assert report.providers == ("CPUExecutionProvider",)
+    assert report.threads == 2
     assert report.results[0].vessels[0].prompt == "given"
     overlay = np.asarray(Image.open(out / "run-one.f00002.overlay.png"))
     assert overlay.shape == (SIDE_PX, SIDE_PX, 3)
@@ -169,8 +172,11 @@ def test_bench_times_frame_and_prompts(workshop: Workshop) -> None:
     )
     assert code == 0
     figures = json.loads(said)
-    assert figures["frame_ms_median"] > 0
-    assert figures["prompt_ms_median"] > 0
+    assert (figures["providers"], figures["threads"]) == (["CPUExecutionProvider"], 1)
+    assert min(figures["load_ms"], figures["frame_ms_median"], figures["prompt_ms_median"]) > 0
+    code, said = invoke("bench", "--bundle", workshop.folder, "--repeat", "3", "--threads", "2")
+    assert code == 0
+    assert said.startswith(f"{workshop.bundle.version} on CPUExecutionProvider, 2 threads\n")
 
 
 def test_healthy_ends_come_from_the_tree_around_the_box_and_nothing_beyond() -> None:

@@ -16,7 +16,7 @@ from pydicom import dcmread
 
 from casebook.annotations import read_annotations
 from casebook.documents import read_document
-from casebook.errors import BusyError, ConfigError, DataError, ModelError
+from casebook.errors import BusyError, ConfigError, DataError, ModelError, PromptError
 from casebook.home import locked
 from export.cli import main
 from export.outputs import InferReport
@@ -156,6 +156,22 @@ def test_points_show_the_vessel_to_measure(workshop: Workshop, tmp_path: Path) -
     assert (code, "outside the 160×160 px image" in said) == (DataError.exit_code, True)
 
 
+def test_a_prompt_is_a_box_or_a_point_by_its_numbers(workshop: Workshop, tmp_path: Path) -> None:
+    path = write_run(tmp_path / "run.dcm")
+    given = ("run", path, "--bundle", workshop.folder, "--no-gif", "--no-seg")
+    short = invoke(*given, "--out", tmp_path / "a", "--prompt", BOX, "--prompt", "70,80")
+    long = invoke(*given, "--out", tmp_path / "b", "--box", BOX, "--point", "70,80")
+    assert (short[0], long[0]) == (0, 0), short[1]
+    tables = [(tmp_path / name / "qca.csv").read_text() for name in ("a", "b")]
+    assert tables[0] == tables[1]
+    assert ",given," in tables[0]
+    for wrong, said in ((("--box", BOX), "2 boxes; expected one"), (("--prompt", "7"), "x,y in")):
+        code, told = invoke(*given, "--out", tmp_path / "c", "--prompt", BOX, *wrong)
+        assert code == PromptError.exit_code
+        assert said in told
+    assert not (tmp_path / "c").exists()
+
+
 def test_a_file_of_another_kind_and_one_without_spacing(workshop: Workshop, tmp_path: Path) -> None:
     other, bare = write_run(tmp_path / "other.dcm"), write_run(tmp_path / "bare.dcm")
     ds = dcmread(other)
@@ -224,7 +240,7 @@ def test_two_runs_do_not_write_into_one_folder(workshop: Workshop, tmp_path: Pat
 def test_a_vanished_file_leaves_nothing(workshop: Workshop, tmp_path: Path) -> None:
     graphs = load_graphs(workshop.folder, 1)
     segmenter = segmenter_of(workshop.bundle, graphs)
-    work = Run.open(segmenter, workshop.bundle, graphs.providers, tmp_path, Wish())
+    work = Run.open(segmenter, workshop.bundle, graphs, tmp_path, Wish())
     assert _take(work, tmp_path / "gone.dcm") is None
     assert not (tmp_path / "records").exists()
 

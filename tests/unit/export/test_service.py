@@ -54,7 +54,7 @@ def client(workshop: Workshop, **rules: object) -> Asker:
     app = create_app(
         segmenter_of(workshop.bundle, graphs),
         workshop.bundle,
-        graphs.providers,
+        graphs,
         Rules.model_validate(rules),
     )
     return Asker(app)
@@ -99,7 +99,43 @@ def test_a_whole_file_is_analysed(workshop: Workshop, tmp_path: Path) -> None:
             "/analyse", b"no angiogram", "application/dicom", 422, "DICOM", id="not dicom"
         ),
         pytest.param("/analyse?box=1,2", b"", "application/dicom", 400, "expected x1", id="box"),
-        pytest.param("/analyse?segment=toe", b"", "application/dicom", 422, "toe", id="segment"),
+        pytest.param(
+            "/analyse?box=1,2,3,4&segment=toe", b"", "application/dicom", 422, "toe", id="segment"
+        ),
+        pytest.param(
+            "/analyse?segment=tube",
+            b"",
+            "application/dicom",
+            400,
+            "give its box",
+            id="segment of nothing",
+        ),
+        pytest.param(
+            "/analyse?outside=3,4",
+            b"",
+            "application/dicom",
+            400,
+            "give its box",
+            id="outside of nothing",
+        ),
+        pytest.param("/analyse?point=3", b"", "application/dicom", 400, "expected x,y", id="point"),
+        pytest.param("/analyse?frame=x", b"", "application/dicom", 400, "frame: Input", id="frame"),
+        pytest.param(
+            "/analyse?frame=-1",
+            b"",
+            "application/dicom",
+            400,
+            "frame: Input",
+            id="frame before the first",
+        ),
+        pytest.param(
+            "/analyse",
+            b"x" * 5000,
+            "application/dicom",
+            413,
+            "more than 4096",
+            id="a file too long",
+        ),
     ],
 )
 def test_a_bad_request_is_told_why(
@@ -110,6 +146,19 @@ def test_a_bad_request_is_told_why(
     )
     assert reply.status_code == status, reply.text
     assert said in reply.json()["error"]
+
+
+def test_points_show_the_vessel_as_a_box_does(workshop: Workshop, tmp_path: Path) -> None:
+    payload = write_run(tmp_path / "run.dcm").read_bytes()
+    reply = client(workshop).post(
+        "/analyse?point=70,80&point=80,85&outside=10,10&frame=1",
+        content=payload,
+        headers={"Content-Type": "application/dicom"},
+    )
+    assert reply.status_code == 200, reply.text
+    result = reply.json()["result"]
+    assert (result["frame"], result["frame_chosen"]) == (1, False)
+    assert [one["prompt"] for one in result["vessels"]] == ["given"]
 
 
 def test_without_the_token_nobody_is_answered(workshop: Workshop) -> None:
@@ -125,6 +174,15 @@ def test_without_the_token_nobody_is_answered(workshop: Workshop) -> None:
 def test_the_api_describes_itself(workshop: Workshop) -> None:
     paths = client(workshop).get("/openapi.json").json()["paths"]
     assert set(paths) == {"/", "/interactor", "/analyse", "/healthz"}
+    asked = {one["name"]: one for one in paths["/analyse"]["post"]["parameters"]}
+    assert set(asked) == {"box", "point", "outside", "frame", "segment"}
+    assert all(one["description"] for one in asked.values())
+    assert {"200", "400", "401", "413", "415", "422"} <= set(paths["/analyse"]["post"]["responses"])
+    open_to_all = client(workshop).get("/openapi.json").json()
+    assert "securitySchemes" not in open_to_all["components"]
+    guarded = client(workshop, token=SECRET).get("/openapi.json").json()
+    assert guarded["components"]["securitySchemes"]["HTTPBearer"]["scheme"] == "bearer"
+    assert guarded["paths"]["/analyse"]["post"]["security"] == [{"HTTPBearer": []}]
     schema = paths["/"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert {"image", "pos_points", "neg_points", "obj_bbox"} <= set(schema["properties"])
 
@@ -181,7 +239,8 @@ def test_the_command_serves_and_a_taken_port_is_told(workshop: Workshop) -> None
             url = said.split(" on ")[1].split(" ")[0]
             transport = httpx.HTTPTransport(retries=20)
             with httpx.Client(transport=transport, timeout=60) as asker:
-                assert asker.get(f"{url}healthz").json()["providers"] == ["CPUExecutionProvider"]
+                health = asker.get(f"{url}healthz").json()
+                assert (health["providers"], health["threads"]) == (["CPUExecutionProvider"], 1)
                 assert asker.post(url, json={}).status_code == 401
             port = url.rstrip("/").rpartition(":")[2]
             refused = CliRunner().invoke(
