@@ -26,6 +26,7 @@ from torch import Tensor
 from casebook.documents import Document, read_document, write_bytes, write_document
 from casebook.errors import AngioloopError, ConfigError, ModelError
 from segmenter.nnunet import Nnunet
+from segmenter.weights import read_released
 
 log = logging.getLogger(__name__)
 
@@ -251,20 +252,13 @@ def _read_checkpoint(path: Path) -> dict[str, Any]:
         importlib.import_module("numpy._core.multiarray").scalar,
     ]
     try:
-        with torch.serialization.safe_globals(numbers):
-            found = torch.load(path, map_location="cpu", weights_only=True)
+        found = read_released(path, numbers)
         for key in ("network_weights", "init_args"):
             found[key].keys()
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as problem:
         line = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
         raise ModelError(
             f"{path}: is not a checkpoint of nnU-Net's ({line}); train again"
-        ) from None
-    except Exception as problem:
-        if type(problem).__name__ != "UnpicklingError":
-            raise
-        raise ModelError(
-            f"{path}: holds more than weights and numbers; it is not one nnU-Net wrote"
         ) from None
     return dict(found)
 

@@ -6,7 +6,9 @@
 import gzip
 import hashlib
 import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -27,6 +29,10 @@ from segmenter.sam3 import REAL, Sam3, Sam3Config, build
 from segmenter.upstream import shapes_only
 
 log = logging.getLogger(__name__)
+
+_serialization: Any = torch.serialization
+_Refused: type[Exception] = _serialization.pickle.UnpicklingError
+"""What torch's restricted reader raises where a file holds more than it may."""
 
 REPOSITORY, CHECKPOINT = "facebook/sam3", "sam3.pt"
 MERGES = ("openai/clip-vit-base-patch32", "merges.txt")
@@ -123,19 +129,35 @@ def base_sha256(folder: Path) -> str:
     return sha256_of_file(folder / WEIGHTS)
 
 
+def read_released(path: Path, allowed: Sequence[Any] = ()) -> Any:
+    """What a file of torch's holds, under its restricted reader: tensors and plain values alone.
+
+    Args:
+        allowed: Further classes and functions it may call; nothing else is.
+
+    Raises:
+        ModelError: it cannot be read, or holds anything else.
+    """
+    try:
+        with torch.serialization.safe_globals(list(allowed)):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, RuntimeError, ValueError) as problem:
+        raise ModelError(f"{path}: cannot be read ({problem}); download it again") from None
+    except _Refused:
+        raise ModelError(
+            f"{path}: holds more than weights and numbers; do not use files of unknown origin"
+        ) from None
+
+
 def convert(checkpoint: Path, out: Path, *, vocabulary: Path | None = None) -> None:
     """Turn the released checkpoint into a base folder, checking every weight.
 
-    The release is a zip of tensors under torch's restricted reader, which builds nothing but
-    tensors; this one conversion is the only place that reads it.
+    The release is a zip of tensors; this one conversion is the only place that reads it.
 
     Raises:
         ModelError: it is not the checkpoint of this model.
     """
-    try:
-        released = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    except (OSError, RuntimeError, ValueError) as problem:
-        raise ModelError(f"{checkpoint}: cannot be read ({problem}); download it again") from None
+    released = read_released(checkpoint)
     tensors: dict[str, Tensor] = released.get("model", released)
     renamed = {}
     for name, value in tensors.items():

@@ -193,6 +193,19 @@ def test_a_concept_gives_any_number_of_named_masks(segmenter: Segmenter, frame: 
 
 
 @pytest.mark.parametrize(
+    "name",
+    ["zebra", "冠状动脉", "proximal LAD, RAO 30 cranial 20 " * 200, "\x00"],
+    ids=["unknown", "another script", "far too long", "no letter"],
+)
+def test_a_name_nobody_knows_is_answered_by_masks_or_none(
+    segmenter: Segmenter, frame: Frame, name: str
+) -> None:
+    for prediction in segmenter.predict(segmenter.embed(frame), Prompt(concept=name)):
+        assert prediction.label == name
+        assert 0 <= prediction.score <= 1
+
+
+@pytest.mark.parametrize(
     "prompt",
     [
         Prompt(),

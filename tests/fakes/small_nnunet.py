@@ -78,6 +78,11 @@ DATASET: dict[str, Any] = {
 }
 
 
+def save_checkpoint(fold: Path, content: object) -> None:
+    """A checkpoint in nnU-Net's own format."""
+    torch.save(content, fold / "checkpoint_final.pth")
+
+
 def save_trained(folder: Path, folds: tuple[str, ...] = ("0",)) -> None:
     """A folder as `nnUNetv2_train` leaves it."""
     with contextlib.redirect_stdout(sys.stderr):
@@ -114,4 +119,4 @@ def save_trained(folder: Path, folds: tuple[str, ...] = ("0",)) -> None:
             "trainer_name": "nnUNetTrainer",
             "inference_allowed_mirroring_axes": (0, 1),
         }  # fmt: skip
-        torch.save(checkpoint, folder / f"fold_{fold}" / "checkpoint_final.pth")
+        save_checkpoint(folder / f"fold_{fold}", checkpoint)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from casebook.errors import ConfigError, TrainingError
@@ -265,7 +266,7 @@ def test_data_parallel_is_refused(tmp_path: Path) -> None:
 def _train_in_a_process_of_its_own(directory: Path) -> None:
     module = line()
     train(module, directory, 10)
-    torch.save(module.state_dict(), directory / "found.pt")
+    save_file(module.state_dict(), directory / "found.safetensors")
 
 
 def test_a_spawned_process_trains_to_the_same_weights(tmp_path: Path) -> None:
@@ -278,5 +279,5 @@ def test_a_spawned_process_trains_to_the_same_weights(tmp_path: Path) -> None:
     assert process.exitcode == 0
     here = line()
     train(here, tmp_path / "here", 10)
-    found = torch.load(tmp_path / "spawned" / "found.pt", weights_only=True)
+    found = load_file(tmp_path / "spawned" / "found.safetensors")
     assert all(torch.equal(found[name], value) for name, value in here.state_dict().items())

@@ -12,7 +12,7 @@ from casebook.errors import ConfigError, ModelError
 from casebook.protocols import Frame, Prompt
 from segmenter.nnunet import Nnunet
 from segmenter.nnunet_weights import DATASET, PLANS, convert, main, open_nnunet, weights_of
-from tests.fakes.small_nnunet import save_trained
+from tests.fakes.small_nnunet import save_checkpoint, save_trained
 
 LABELS = {"coronary artery": 1, "aorta": 2}
 
@@ -204,7 +204,7 @@ def test_a_checkpoint_that_is_not_nnunets_is_refused(
     (tmp_path / "fold_0").mkdir()
     for name in (PLANS, DATASET):
         (tmp_path / name).write_bytes((trained / name).read_bytes())
-    torch.save(content, tmp_path / "fold_0" / "checkpoint_final.pth")
+    save_checkpoint(tmp_path / "fold_0", content)
     with pytest.raises(ModelError, match="fold_0"):
         convert(tmp_path, tmp_path / "out")
     assert "this was run" not in capsys.readouterr().out
