@@ -7,6 +7,7 @@ its edges, and where vessels cross the mask's own width decides. Knows no millim
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float64, UInt8, UInt16
@@ -51,17 +52,24 @@ ACROSS_STEP_PX = 0.5
 
 @dataclass(frozen=True)
 class _Templates:
-    """Shadows of unit strength for every radius and shift, background removed."""
+    """Shadows of unit strength for some radii and every shift, background removed."""
 
     shapes: Float64[np.ndarray, "x r s"]
     power: Float64[np.ndarray, "r s"]
     background: Float64[np.ndarray, "x 2"]
 
 
-def _templates(across: Float64[np.ndarray, " x"], blur_px: float) -> _Templates:
-    fine = np.arange(-RADII_PX[-1] - 8, RADII_PX[-1] + 8, 0.05)
-    chords = 2 * np.sqrt(np.clip(RADII_PX[:, None] ** 2 - fine[None] ** 2, 0, None))
-    blurred = ndimage.gaussian_filter1d(chords, blur_px / 0.05, axis=1, truncate=3.5)
+def _across(reach_px: float) -> Float64[np.ndarray, " x"]:
+    return np.arange(-reach_px, reach_px + 1e-9, ACROSS_STEP_PX)
+
+
+@lru_cache(maxsize=32)
+def _templates(reach_px: float, n_radii: int) -> _Templates:
+    """Those of the smallest radii, seen as far as `reach_px` on each side."""
+    across, radii = _across(reach_px), RADII_PX[:n_radii]
+    fine = np.arange(-radii[-1] - 8, radii[-1] + 8, 0.05)
+    chords = 2 * np.sqrt(np.clip(radii[:, None] ** 2 - fine[None] ** 2, 0, None))
+    blurred = ndimage.gaussian_filter1d(chords, BLUR_PX / 0.05, axis=1, truncate=3.5)
     places = across[:, None] - SHIFTS_PX[None]
     shapes = np.stack([np.interp(places, fine, row) for row in blurred], axis=1)
     background = np.linalg.qr(np.stack([np.ones_like(across), across], axis=1))[0]
@@ -169,12 +177,15 @@ def lumen_px(
         QcaError: no dark vessel lies along the line.
     """
     widest = float(np.percentile(rough_px, 95)) / 2
-    reach = min(widest * 1.3 + BESIDE_PX, RADII_PX[-1] + BESIDE_PX)
-    across = np.arange(-reach, reach + 1e-9, ACROSS_STEP_PX)
+    reach = float(np.ceil(min(widest * 1.3 + BESIDE_PX, RADII_PX[-1] + BESIDE_PX)))
+    across = _across(reach)
     profiles = _profiles(pixels, line, across)
-    possible = min(1.6 * widest + 1.0, reach - 1.5) > RADII_PX
+    largest = 1.6 * widest + 1.0
+    n_radii = min(10 * (int(np.searchsorted(RADII_PX, largest)) // 10 + 1), len(RADII_PX))
+    radii = RADII_PX[:n_radii]
+    possible = min(largest, reach - 1.5) > radii
     possible[:3] = True
-    shadows = _templates(across, BLUR_PX)
+    shadows = _templates(reach, n_radii)
     flat = profiles - (profiles @ shadows.background) @ shadows.background.T
     match = np.tensordot(flat, shadows.shapes, axes=1)
     gain = np.where(match > 0, match**2 / np.maximum(shadows.power, 1e-9), 0.0)
@@ -183,7 +194,7 @@ def lumen_px(
     radius_at, shift_at = np.unravel_index(peak, gain.shape[1:])
     rows = np.arange(len(gain))
     strength = match[rows, radius_at, shift_at] / shadows.power[radius_at, shift_at]
-    radius = RADII_PX[radius_at]
+    radius = radii[radius_at]
     weight = np.where((strength > 0) & (radius > 0.5 * np.median(radius)), radius, 0.0)
     explained = gain[rows, radius_at, shift_at].sum() / max(float((flat**2).sum()), 1e-9)
     if (weight > 0).sum() < 8 or explained < EXPLAINED_MIN:
@@ -196,6 +207,6 @@ def lumen_px(
     cost = ((held**2) * shadows.power - 2 * held * match).min(axis=2) / (noise * REPEATED)
     cost = np.minimum(cost - cost.min(axis=1, keepdims=True), DOUBT_MAX)
     if by_model:  # too wide or too narrow altogether
-        rough_px = rough_px + np.median(2 * RADII_PX[cost.argmin(axis=1)] - rough_px)
-    off = (2 * RADII_PX[None] - rough_px[:, None]) / MASK_TRUST_PX
+        rough_px = rough_px + np.median(2 * radii[cost.argmin(axis=1)] - rough_px)
+    off = (2 * radii[None] - rough_px[:, None]) / MASK_TRUST_PX
     return 2 * _smooth_course(cost, off, DISBELIEF if by_model else np.inf)

@@ -22,6 +22,8 @@ LENGTH_MIN_PX = 12.0
 """Shorter vessels have no direction to measure across."""
 REACH_PX = 40.0
 """How far from the centreline a mask's edge is looked for."""
+SECTION_MAX = 4.0
+"""Longest half of a section, in half widths of the vessel where it is widest."""
 ACROSS_PX = 0.25
 """Distance between samples across the vessel."""
 TAIL_PX = 1.5
@@ -189,6 +191,8 @@ def _sides_px(
     The mask is summed along the section rather than followed to its last pixel: what a section
     gains at one pixel's corner it loses at the next, so that the mean width is the true one.
     """
+    widest_px = float(ndimage.distance_transform_edt(bitmap).max())
+    reach_px = min(reach_px, np.ceil(SECTION_MAX * widest_px + TAIL_PX))
     offsets = np.arange(ACROSS_PX / 2, reach_px, ACROSS_PX)
     soft = bitmap.astype(np.float64)
     found = []

@@ -80,15 +80,40 @@ def write_film(
             shown.append(_still(pixels, tree, ()))
     duration_ms = max(20, round((analysis.frame_ms or _FRAME_MS) * step))
     name = f"{result.case_id}.cine.{'mp4' if as_mp4 else 'gif'}"
-    payload = _mp4(shown, duration_ms) if as_mp4 else _gif(shown, duration_ms)
+    if as_mp4:
+        payload = _mp4(shown, duration_ms)
+    else:
+        payload = _gif(shown, duration_ms, wanted.index(result.frame))
     write_bytes(folder / name, payload)
     return (name,)
 
 
-def _gif(shown: Sequence[Image.Image], duration_ms: int) -> bytes:
+def _gif(shown: Sequence[Image.Image], duration_ms: int, analysed: int) -> bytes:
+    """All frames in the colours of a few: a palette for each would take most of the time.
+
+    Args:
+        shown: The frames.
+        duration_ms: Of each.
+        analysed: Position of the one that is drawn in all colours.
+    """
+    some = [shown[at].convert("RGB") for at in (0, analysed, len(shown) // 2, len(shown) - 1)]
+    width, height = some[0].size
+    sheet = Image.new("RGB", (width, height * len(some)))
+    for row, still in enumerate(some):
+        sheet.paste(still, (0, row * height))
+    palette = sheet.quantize(256, method=Image.Quantize.MEDIANCUT)
+    plain = [
+        still.convert("RGB").quantize(palette=palette, dither=Image.Dither.NONE) for still in shown
+    ]
     stream = io.BytesIO()
-    shown[0].save(
-        stream, "GIF", save_all=True, append_images=shown[1:], duration=duration_ms, loop=0
+    plain[0].save(
+        stream,
+        "GIF",
+        save_all=True,
+        append_images=plain[1:],
+        duration=duration_ms,
+        loop=0,
+        optimize=False,
     )
     return stream.getvalue()
 
