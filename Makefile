@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-HOME_DIR ?= workspace
+HOME_DIR ?= $(or $(ANGIOLOOP_HOME),workspace)
 CONF ?= conf
 ROUND ?=
 CPU ?=
@@ -17,7 +17,7 @@ help: ## Print this help
 	@echo
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 	@echo
-	@echo "  HOME_DIR=DIR is the workspace (default ./workspace), CONF=DIR the configuration (default ./conf)."
+	@echo "  HOME_DIR=DIR is the workspace (default \$$ANGIOLOOP_HOME, else ./workspace), CONF=DIR the configuration (default ./conf)."
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("angioloop needs Python 3.11 or 3.12, found %d.%d; set PYTHON=python3.11" % sys.version_info[:2]) if not (3,11) <= sys.version_info[:2] < (3,13) else None'

@@ -1,5 +1,6 @@
 """The rules of the house, checked on the tracked files."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -88,6 +89,24 @@ def test_every_make_target_of_the_readme_exists() -> None:
     named = set(re.findall(r"`make ([a-z-]+)", (ROOT / "README.md").read_text(encoding="utf-8")))
     assert named, "the README names no make target"
     assert named <= targets
+
+
+@pytest.mark.parametrize(
+    ("given", "named", "expected"),
+    [({}, (), "workspace"), ({"ANGIOLOOP_HOME": "/lab"}, (), "/lab"),
+     ({"ANGIOLOOP_HOME": "/lab"}, ("HOME_DIR=other",), "other")],
+)  # fmt: skip
+def test_make_works_in_the_workspace_the_commands_use(
+    given: dict[str, str], named: tuple[str, ...], expected: str
+) -> None:
+    make = shutil.which("make")
+    assert make is not None
+    told = subprocess.run(
+        [make, "--dry-run", "train", "ROUND=2", *named],
+        cwd=ROOT, env={"PATH": os.environ["PATH"], **given},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert f"ANGIOLOOP_HOME={expected} " in told.stdout.splitlines()[-1]
 
 
 def test_every_yaml_file_parses() -> None:
