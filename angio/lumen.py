@@ -26,7 +26,7 @@ MASK_TRUST_PX = 0.5
 """Standard deviation granted to the mask's own width: it holds the fit where vessels cross.
 
 Truth's masks deserve 0.25 and a small model's 1; `bench.qca` tries both kinds."""
-DISBELIEF = 40.0
+DISBELIEF = 80.0
 """What it costs to leave the mask's width for a narrower lumen, and again to come back to it.
 
 For masks of models, which draw tight lesions as wide as the vessel around them: one mistake over a
@@ -206,7 +206,5 @@ def lumen_px(
     noise = max(float(np.median(left_over)) / len(across), 1e-12)
     cost = ((held**2) * shadows.power - 2 * held * match).min(axis=2) / (noise * REPEATED)
     cost = np.minimum(cost - cost.min(axis=1, keepdims=True), DOUBT_MAX)
-    if by_model:  # too wide or too narrow altogether
-        rough_px = rough_px + np.median(2 * radii[cost.argmin(axis=1)] - rough_px)
     off = (2 * radii[None] - rough_px[:, None]) / MASK_TRUST_PX
     return 2 * _smooth_course(cost, off, DISBELIEF if by_model else np.inf)

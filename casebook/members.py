@@ -4,8 +4,9 @@ A member of the group is called with the folder of its weights and gives a `Segm
 a `Tracker` as well. Knows no model.
 """
 
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 from casebook.errors import ConfigError, ModelError
 from casebook.following import Follower
@@ -14,12 +15,22 @@ from casebook.protocols import Segmenter, Tracker
 GROUP = "angioloop.segmenters"
 
 
+@runtime_checkable
+class _Entry(Protocol):
+    """An entry point: Python's own, or importlib_metadata's where a package has brought that in."""
+
+    @property
+    def value(self) -> str: ...
+
+    def load(self) -> Any: ...
+
+
 def members() -> tuple[str, ...]:
     """The names of the installed members, in order."""
     return tuple(sorted({entry.name for entry in entry_points(group=GROUP)}))
 
 
-def _entry_of(name: str) -> EntryPoint:
+def _entry_of(name: str) -> _Entry:
     # One distribution can be found twice on the path: the same target is the same member.
     found = {entry.value: entry for entry in entry_points(group=GROUP, name=name)}
     if not found:

@@ -109,10 +109,11 @@ def push(
         RemoteError: CVAT refused or stayed unreachable; run again to resume.
     """
     catalogue = Catalogue(folder.home)
-    check_frames(manifest, catalogue)
-    for task in plan.tasks:
-        frame_paths(task.frames, catalogue)
     with Shipment(gateway, retrying, plan, proposals, catalogue) as work:
+        work.look()
+        check_frames(manifest, catalogue)
+        for task in plan.tasks:
+            frame_paths(task.frames, catalogue)
         work.draw(plan.tasks[:parallel])
         project = work.project(manifest.labels, known_labels(folder, url), tell)
         progress(f"project {project.id} {project.name!r}", 0.0)

@@ -60,6 +60,7 @@ class Shipment:
         self._is_new_project = False
         self._pen = ThreadPoolExecutor(max_workers=1)
         self._drawn: dict[str, Future[tuple[Drawn, ...]]] = {}
+        self._looked: Future[tuple[RemoteProject, ...]] | None = None
 
     def __enter__(self) -> "Shipment":
         """Begin: masks are drawn while CVAT is waited for."""
@@ -68,6 +69,15 @@ class Shipment:
     def __exit__(self, *problem: object) -> None:
         """Drop what is drawn and not sent."""
         self._pen.shutdown(cancel_futures=True)
+
+    def look(self) -> None:
+        """Ask for the projects while something else is done; nothing is changed."""
+        self._looked = self._pen.submit(self._gateway.projects)
+
+    def _projects(self) -> tuple[RemoteProject, ...]:
+        """The projects: as they were asked for ahead, the first time."""
+        looked, self._looked = self._looked, None
+        return self._gateway.projects() if looked is None else looked.result()
 
     def draw(self, tasks: Sequence[PlannedTask]) -> None:
         """Draw the masks of some tasks ahead, one task after the other."""
@@ -112,7 +122,7 @@ class Shipment:
         return self._gateway.labels(self._project_id)
 
     def _find_or_create(self, labels: LabelSet) -> RemoteProject:
-        plan, projects = self._plan, self._gateway.projects()
+        plan, projects = self._plan, self._projects()
         ours = [one for one in projects if one.key == plan.project_key]
         named = [one for one in ours if one.name == plan.project] or [
             one for one in projects if one.key == plan.legacy_key and one.name == plan.project

@@ -41,6 +41,11 @@ def test_a_member_is_opened_with_the_folder_of_its_weights() -> None:
     assert isinstance(tracker_of(segmenter), Follower)
 
 
+def test_entries_of_the_backport_are_taken_where_it_stands_in_for_pythons() -> None:
+    pytest.importorskip("importlib_metadata", reason="importlib_metadata is not installed")
+    assert open_member("dark_for_test", Path("weights/mine")).model_id == "mine"
+
+
 def test_a_name_nobody_brings_is_refused_with_those_there_are() -> None:
     with pytest.raises(ConfigError, match=r"no segmenter is called 'dork'; installed.*dark_for_"):
         open_member("dork", Path())

@@ -27,7 +27,7 @@ def test_a_wrong_setting_stops_the_start(home: Home, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("ANGIOLOOP_MODEL", "oracle")
     result = CliRunner().invoke(shared.main, ["--port", "0"])
     assert result.exit_code == 1
-    assert "'oracle'; expected teacher or student" in result.output
+    assert "'oracle'; expected teacher, student, or an installed" in result.output
 
 
 def test_the_model_in_use_is_logged(home: Home, caplog: pytest.LogCaptureFixture) -> None:
