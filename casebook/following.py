@@ -56,6 +56,21 @@ def memory_from_bytes(payload: bytes) -> Followed:
         raise DataError("a tracker's memory is damaged; start from a shape again") from None
 
 
+def check_drawn(frame: Frame, bitmap: Bool[np.ndarray, "h w"]) -> None:
+    """Refuse a mask that cannot be followed from a frame.
+
+    Raises:
+        PromptError: it is empty, or of another size than the frame.
+    """
+    if bitmap.shape != frame.hw:
+        raise PromptError(
+            f"the mask is {bitmap.shape[1]}×{bitmap.shape[0]} px, the frame "
+            f"{frame.hw[1]}×{frame.hw[0]}; draw it on this frame"
+        )
+    if not bitmap.any():
+        raise PromptError("the mask to follow is empty; draw it first")
+
+
 class Follower:
     """Implements `Tracker` over a `Segmenter`."""
 
@@ -68,13 +83,7 @@ class Follower:
         Raises:
             PromptError: the mask is empty or of another size than the frame.
         """
-        if bitmap.shape != frame.hw:
-            raise PromptError(
-                f"the mask is {bitmap.shape[1]}×{bitmap.shape[0]} px, the frame "
-                f"{frame.hw[1]}×{frame.hw[0]}; draw it on this frame"
-            )
-        if not bitmap.any():
-            raise PromptError("the mask to follow is empty; draw it first")
+        check_drawn(frame, bitmap)
         return Followed(bitmap, None)
 
     def step(self, memory: object, frame: Frame) -> tuple[Followed, Prediction]:

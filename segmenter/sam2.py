@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from casebook.errors import PromptError
+from casebook.following import check_drawn
 from casebook.masks import box_of
 from casebook.protocols import Embedding, Frame, Prediction, Prompt
 from segmenter.cache import EmbeddingCache
@@ -161,13 +162,7 @@ class Sam2:
         Raises:
             PromptError: the mask is empty or of another size than the frame.
         """
-        if bitmap.shape != frame.hw:
-            raise PromptError(
-                f"the mask is {bitmap.shape[1]}×{bitmap.shape[0]} px, the frame "
-                f"{frame.hw[1]}×{frame.hw[0]}; draw it on this frame"
-            )
-        if not bitmap.any():
-            raise PromptError("the mask to follow is empty; draw it first")
+        check_drawn(frame, bitmap)
         x1, y1, x2, y2 = (float(value) for value in box_of(bitmap))
         roomy = self._windows.model_copy(update={"expand": _ROOM, "zoom": False})
         window = window_of(Prompt(box_xyxy=(x1, y1, x2, y2)), frame.hw, roomy)

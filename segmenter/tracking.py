@@ -13,6 +13,7 @@ from jaxtyping import Bool
 
 from casebook import masks
 from casebook.errors import PromptError
+from casebook.following import check_drawn
 from casebook.protocols import Frame, Prediction, Prompt
 from segmenter.prompts import FAR_OUTSIDE, Window, WindowConfig, crop, from_grey, paste, window_of
 from segmenter.sam3 import Sam3
@@ -48,13 +49,7 @@ class MemoryTracker:
         Raises:
             PromptError: the mask is empty or of another size than the frame.
         """
-        if bitmap.shape != frame.hw:
-            raise PromptError(
-                f"the mask is {bitmap.shape[1]}×{bitmap.shape[0]} px, the frame "
-                f"{frame.hw[1]}×{frame.hw[0]}; draw it on this frame"
-            )
-        if not bitmap.any():
-            raise PromptError("the mask to follow is empty; draw it first")
+        check_drawn(frame, bitmap)
         window = self._window(bitmap, frame.hw)
         cells = 16 * self._model.config.grid
         grey = np.where(bitmap, np.uint8(255), np.uint8(0))
