@@ -57,6 +57,11 @@ WHOLE = {
         "sam_mask_decoder.output_hypernetworks_mlps.0",
         "sam_mask_decoder.iou_prediction_head",
     ),
+    "multimask_heads": (
+        "sam_mask_decoder.output_hypernetworks_mlps.1",
+        "sam_mask_decoder.output_hypernetworks_mlps.2",
+        "sam_mask_decoder.output_hypernetworks_mlps.3",
+    ),
     "concept_heads": (
         "dot_prod_scoring",
         "transformer.decoder.bbox_embed",
@@ -93,6 +98,8 @@ class AdapterSettings(Document):
     """Whether it was trained, and answers, with a second look in a smaller window."""
     view_in_text: bool = False
     """Whether concepts were learnt, and are asked for, with the view's angles in words."""
+    multimask: bool = False
+    """Whether it was trained to answer one click by the best of three masks."""
 
     @property
     def lora(self) -> LoraConfig:
@@ -228,6 +235,7 @@ def save_adapter(
     strategy: Strategy = "lora",
     zoom: bool = False,
     view_in_text: bool = False,
+    multimask: bool = False,
 ) -> None:
     """Write an adapter's weights and settings, each atomically.
 
@@ -248,6 +256,7 @@ def save_adapter(
         strategy=strategy,
         zoom=zoom,
         view_in_text=view_in_text,
+        multimask=multimask,
     )
     write_document(folder / SETTINGS, settings)
 

@@ -47,6 +47,8 @@ class Sam3Config(BaseModel):
     memory_layers: int = 1
     memory_fuser_layers: int = 1
     multimask_by_stability: bool = False
+    multimask: bool = False
+    """One click alone is answered by the best of three masks, by the overlap expected of each."""
     standardised: bool = True
     """Each square is given mean 0 and deviation 1; else grey 0 to 255 becomes -1 to 1."""
 
@@ -102,6 +104,7 @@ REAL = Sam3Config(
     memory_layers=4,
     memory_fuser_layers=2,
     multimask_by_stability=True,
+    multimask=True,
     standardised=False,
 )
 """The released model. Source: sam3/model_builder.py and, for its pixels,

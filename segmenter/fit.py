@@ -97,6 +97,9 @@ class TrainConfig(BaseModel):
     """When the training ends before its last step; never when absent."""
     zoom: bool = False
     """Train for, and answer with, a second look in a window around the prompt or first answer."""
+    multimask: bool = False
+    """Learn three masks for one click alone, and answer it by the best; always where the base does.
+    """
     view_in_text: bool = False
     """Learn, and ask for, concepts with the view's angles in words, where they are known."""
     view_embedding: bool = False
@@ -300,6 +303,6 @@ def _lr(fraction: float, config: TrainConfig) -> float:
 def _fingerprint(config: TrainConfig) -> str:
     """The settings that decide the weights; one that is absent is as before there was such."""
     left_out = {"log_every", "checkpoint_every", "accumulate", "processes"}
-    since = ("stop", "zoom", "view_in_text", "view_embedding", "hard_negatives")
+    since = ("stop", "zoom", "multimask", "view_in_text", "view_embedding", "hard_negatives")
     left_out |= {name for name in since if not getattr(config, name)}
     return json.dumps(config.model_dump(exclude=left_out), sort_keys=True)

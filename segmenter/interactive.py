@@ -19,6 +19,13 @@ from segmenter.steps import WHOLE, Part
 INSIDE, OUTSIDE, BOX_START, BOX_END, PADDING = 1, 0, 2, 3, -1
 
 
+LOSERS = 0.15
+"""Share of the mean of three masks beside the best of them: without it one that is better at the
+start wins every prompt, and the others never learn.
+
+Source: Rupprecht et al. 2017, doi:10.1109/ICCV.2017.388, equation 5."""
+
+
 class PromptMix(BaseModel):
     """How training prompts are drawn from true masks."""
 
@@ -106,6 +113,45 @@ def correction_clicks(
     return points[:, None], labels[:, None]
 
 
+def is_ambiguous(labels: Int[Tensor, "b n"]) -> Bool[Tensor, " b"]:
+    """Prompts of one click and nothing else: it may mean a part or the whole.
+
+    Source: sam3 0.1.4, model_builder.py:463: three masks for at most one point; a box is two.
+    """
+    return (labels != PADDING).sum(dim=1) == 1
+
+
+def likeliest(
+    masks: Float[Tensor, "b 4 m m"], quality: Float[Tensor, "b 4"], ambiguous: Bool[Tensor, " b"]
+) -> tuple[Float[Tensor, "b m m"], Float[Tensor, " b"]]:
+    """What is answered of a decoder's masks, with its expected overlap.
+
+    For an ambiguous prompt that is the one of the three expected to overlap most, else the first.
+    """
+    index = torch.where(ambiguous, 1 + quality[:, 1:].argmax(dim=1), 0)
+    rows = torch.arange(len(index), device=index.device)
+    return masks[rows, index], quality[rows, index]
+
+
+def _best_of_three(
+    masks: Float[Tensor, "b 4 m m"],
+    quality: Float[Tensor, "b 4"],
+    truth: Bool[Tensor, "b s s"],
+    centreline: float,
+) -> Float[Tensor, " b"]:
+    """The loss of the best of the three masks, and of what is expected of all of them.
+
+    Source: Kirillov et al. 2023, doi:10.1109/ICCV51070.2023.00371, section 3.
+    """
+    side, solid = truth.shape[-1], truth.float()
+    tried = [upsampled(masks[:, index], side) for index in range(1, masks.shape[1])]
+    each = torch.stack([mask_loss(logits, solid, centreline=centreline) for logits in tried], dim=1)
+    true_iou = torch.stack([iou(logits > 0, truth) for logits in tried], dim=1).detach()
+    expected = ((quality[:, 1:].float() - true_iou) ** 2).mean(dim=1)
+    best, others = each.min(dim=1).values, each.mean(dim=1)
+    return (1 - LOSERS) * best + LOSERS * others + expected
+
+
 def upsampled(logits: Float[Tensor, "b m m"], side: int) -> Float[Tensor, "b s s"]:
     """Mask logits at the model's square."""
     return F.interpolate(
@@ -124,6 +170,7 @@ def interactive_loss(
     weights: Float[Tensor, " b"] | None = None,
     centreline: float = 0.0,
     heads: Callable[[Features, Tensor, slice], Mapping[str, Tensor]] | None = None,
+    multimask: bool = False,
     part: Part = WHOLE,
 ) -> dict[str, Tensor]:
     """The loss of one step and how well the masks overlap, by name.
@@ -134,6 +181,7 @@ def interactive_loss(
         centreline: Weight of the clDice term.
         heads: Gives further terms from features and final mask logits; `heads` is added to the
             loss.
+        multimask: Teach three masks for prompts of one click as well, of which the best counts.
         part: The masks whose share of the loss is wanted; all are drawn for, so that the shares of
             all parts add up to the loss of the whole.
     """
@@ -152,11 +200,27 @@ def interactive_loss(
     previous: Tensor | None = None
     total = overlap = torch.zeros((), device=truth.device)
     for turn in range(corrections + 1):
-        low, quality = model.decode(features, points, labels, previous)
+        # With an earlier answer a single click says what is wrong with it.
+        several = multimask and turn == 0
+        if several:
+            masks, expected = model.candidates(features, points, labels)
+            low, quality = masks[:, 0], expected[:, 0]
+        else:
+            low, quality = model.decode(features, points, labels, previous)
         logits = upsampled(low, side)
         true_iou = iou(logits > 0, truth).detach()
         per_mask = mask_loss(logits, solid, centreline=centreline)
         per_mask = per_mask + (quality.float() - true_iou) ** 2
+        if several:
+            ambiguous = is_ambiguous(labels)
+            best = _best_of_three(
+                masks[ambiguous], expected[ambiguous], truth[ambiguous], centreline
+            )
+            per_mask = per_mask.index_add(0, ambiguous.nonzero()[:, 0], best)
+            # What is answered, and so corrected, is what a person would be shown.
+            low, _ = likeliest(masks, expected, ambiguous)
+            logits = upsampled(low, side)
+            true_iou = iou(logits > 0, truth).detach()
         total = total + (per_mask * share).sum() / (corrections + 1)
         if turn == 0:
             overlap = (true_iou * share).sum()

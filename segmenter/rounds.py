@@ -28,7 +28,7 @@ from segmenter.steps import WHOLE, Part
 from segmenter.teacher import default_windows
 from segmenter.validation import box_iou
 from segmenter.views import ViewEmbedding, load_view, save_view
-from segmenter.weights import base_sha256, load_base
+from segmenter.weights import base_sha256, load_base, read_sizes
 
 _NAME = "candidate"
 HEADS = "heads"
@@ -151,10 +151,17 @@ def train_adapter(
         validation: Frames that do not train, by which `config.stop` ends the training.
 
     Raises:
+        ConfigError: weights of three masks shall be trained where one is answered.
         DataError: there is no mask to train on.
         ModelError: the base or the adapter cannot be loaded.
         TrainingError: the loss is not finite, or a trained weight gets no gradient.
     """
+    multimask = config.multimask or read_sizes(base).multimask
+    if "multimask_heads" in config.lora.whole and not multimask:
+        raise ConfigError(
+            "lora.whole names multimask_heads, which nothing teaches here: this base answers a "
+            "click by one mask; set train.multimask, or take them out"
+        )
     torch.manual_seed(config.seed)
     started = time.monotonic()
     model = load_base(base, matching=True)
@@ -205,6 +212,7 @@ def train_adapter(
             weights=weights,
             centreline=config.centreline,
             heads=_asking(heads, batch, weights) if heads is not None else None,
+            multimask=multimask,
             part=part,
         )
         return {**terms, "mask": terms["loss"]}
@@ -236,6 +244,7 @@ def train_adapter(
             strategy=config.strategy,
             zoom=laid.zoom,
             view_in_text=config.view_in_text,
+            multimask=multimask,
         )
         if heads is not None:
             save_heads(heads, folder)

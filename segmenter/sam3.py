@@ -87,6 +87,35 @@ class Sam3(nn.Module):
             mask_logits: Logits of an earlier answer to the same prompt.
             has_mask: Rows whose mask_logits count; all when absent.
         """
+        asked = self._asked(features, points_xy, point_labels, mask_logits, has_mask)
+        logits, iou, _, _ = self.tracker.sam_mask_decoder(multimask_output=False, **asked)
+        return logits[:, 0], iou[:, 0]
+
+    def candidates(
+        self,
+        features: Features,
+        points_xy: Float[Tensor, "b n 2"],
+        point_labels: Int[Tensor, "b n"],
+        mask_logits: Float[Tensor, "b 1 m m"] | None = None,
+        has_mask: Bool[Tensor, " b"] | None = None,
+    ) -> tuple[Float[Tensor, "b 4 m m"], Float[Tensor, "b 4"]]:
+        """Every mask of the decoder with its predicted IoU; arguments as of `decode`.
+
+        First the one for prompts that leave no doubt, then the three for a prompt that does.
+        """
+        asked = self._asked(features, points_xy, point_labels, mask_logits, has_mask)
+        logits, iou, _, _ = self.tracker.sam_mask_decoder.predict_masks(**asked)
+        return logits, iou
+
+    def _asked(
+        self,
+        features: Features,
+        points_xy: Float[Tensor, "b n 2"],
+        point_labels: Int[Tensor, "b n"],
+        mask_logits: Float[Tensor, "b 1 m m"] | None,
+        has_mask: Bool[Tensor, " b"] | None,
+    ) -> dict[str, Any]:
+        """What the mask decoder is given for prompts."""
         prompts = self.tracker.sam_prompt_encoder
         sparse, dense = prompts(points=(points_xy, point_labels), boxes=None, masks=None)
         if mask_logits is not None:
@@ -96,16 +125,14 @@ class Sam3(nn.Module):
                 if has_mask is None
                 else torch.where(has_mask[:, None, None, None], from_mask, dense)
             )
-        logits, iou, _, _ = self.tracker.sam_mask_decoder(
-            image_embeddings=features.embedding,
-            image_pe=prompts.get_dense_pe(),
-            sparse_prompt_embeddings=sparse,
-            dense_prompt_embeddings=dense,
-            multimask_output=False,
-            repeat_image=False,
-            high_res_features=[features.fine, features.middle],
-        )
-        return logits[:, 0], iou[:, 0]
+        return {
+            "image_embeddings": features.embedding,
+            "image_pe": prompts.get_dense_pe(),
+            "sparse_prompt_embeddings": sparse,
+            "dense_prompt_embeddings": dense,
+            "repeat_image": False,
+            "high_res_features": [features.fine, features.middle],
+        }
 
     def concept_features(self, trunk: Float[Tensor, "b w g g"]) -> dict[str, Any]:
         """Features of the concept path; the half-size level is dropped, as upstream does."""

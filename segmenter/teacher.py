@@ -23,6 +23,7 @@ from segmenter import adapter as adapters
 from segmenter.cache import EmbeddingCache
 from segmenter.doubt import uncertainty_of
 from segmenter.heads import Heads, head_sizes, load_heads, told, view_numbers
+from segmenter.interactive import is_ambiguous, likeliest
 from segmenter.prompts import (
     Window,
     WindowConfig,
@@ -85,6 +86,7 @@ class Teacher:
         self._adapter: str | None = None
         self._heads: Heads | None = None
         self._view_in_text = False
+        self._multimask = model.config.multimask
         self._windows = self._given = windows
         self._base_hash = base_hash
         self._concept_threshold = concept_threshold
@@ -122,7 +124,7 @@ class Teacher:
         """
         with self._lock:
             before, heads, zoom, view_in_text = self._adapter, None, False, False
-            view = None
+            view, multimask = None, self._model.config.multimask
             name = f"a{abs(hash((model_id, str(folder)))):x}" if folder is not None else None
             if name == before:
                 return
@@ -132,6 +134,7 @@ class Teacher:
                         self._model, folder, name, base_sha256=self._base_hash
                     )
                     zoom, view_in_text = settings.zoom, settings.view_in_text
+                    multimask = settings.multimask
                     heads = load_heads(folder, *head_sizes(self._model))
                     view = load_view(folder, self._model.config.width)
                 except AngioloopError:
@@ -143,7 +146,7 @@ class Teacher:
             if before is not None:
                 adapters.remove(self._model, before)
             self._adapter, self._model_id = name, model_id
-            self._view_in_text = view_in_text
+            self._view_in_text, self._multimask = view_in_text, multimask
             self._windows = self._given.model_copy(update={"zoom": self._given.zoom or zoom})
             self._model.view_embedding = view.to(self._model.device) if view is not None else None
             self._heads = heads.to(self._model.device) if heads is not None else None
@@ -199,12 +202,13 @@ class Teacher:
             cut = crop_logits(prompt.mask_logits, window, self._model.config.mask_side)
             previous = torch.from_numpy(cut)[None, None].to(device)
         features = self.features(frame, window)
-        low, quality = self._model.decode(
-            features,
-            torch.from_numpy(points)[None].float().to(device),
-            torch.from_numpy(kinds)[None].to(device),
-            previous,
-        )
+        asked = torch.from_numpy(points)[None].float().to(device)
+        labels = torch.from_numpy(kinds)[None].to(device)
+        several = is_ambiguous(labels)
+        if self._multimask and previous is None and several.any():
+            low, quality = likeliest(*self._model.candidates(features, asked, labels), several)
+        else:
+            low, quality = self._model.decode(features, asked, labels, previous)
         logits = paste(low[0], window, frame.hw)
         said: dict[str, float] = {}
         if self._heads is not None:

@@ -35,7 +35,8 @@ Factory = Callable[[Path], Segmenter]
 
 def _random_tiny(folder: Path) -> Segmenter:
     torch.manual_seed(0)
-    save_base(build(Sam3Config(vit_depth=2, vit_global_blocks=(1,), text_layers=1)), folder)
+    sizes = Sam3Config(vit_depth=2, vit_global_blocks=(1,), text_layers=1, multimask=True)
+    save_base(build(sizes), folder)
     return load_teacher(folder, None, base=folder)
 
 

@@ -11,7 +11,11 @@ from segmenter.interactive import (
     correction_clicks,
     draw_prompts,
     interactive_loss,
+    is_ambiguous,
+    likeliest,
+    upsampled,
 )
+from segmenter.losses import iou
 from segmenter.prompts import from_grey
 from segmenter.sam3 import Sam3
 from segmenter.shapes import draw_picture
@@ -110,3 +114,77 @@ def test_a_mask_of_no_weight_does_not_count(small: Sam3) -> None:
         return float(terms["loss"].detach())
 
     assert loss_of([0, 1], [1.0, 0.0]) == pytest.approx(loss_of([0], [1.0]), rel=1e-4)
+
+
+ONE_CLICK = PromptMix(box=0, box_and_click=0, click=1, corrections=0)
+
+
+def nested() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """A light field with a dark one inside it: a click into the dark may mean either."""
+    grey = np.full((1, 64, 64), 120, dtype=np.uint8)
+    grey[:, 20:44, 20:44] = 200
+    grey[:, 24:40, 24:40] = 40
+    truth = torch.cat([square(24, 24, 39, 39), square(20, 20, 43, 43)])
+    return from_grey(grey), torch.zeros(4, dtype=torch.long), truth.repeat(2, 1, 1)
+
+
+def test_only_a_click_without_box_or_second_click_is_ambiguous() -> None:
+    labels = torch.tensor(
+        [[PADDING, PADDING, INSIDE], [2, 3, PADDING], [2, 3, INSIDE], [PADDING, INSIDE, OUTSIDE]]
+    )
+    assert is_ambiguous(labels).tolist() == [True, False, False, False]
+
+
+def test_an_ambiguous_prompt_is_answered_by_the_mask_expected_to_overlap_most() -> None:
+    masks = torch.arange(8.0)[:, None, None].expand(8, 2, 2).reshape(2, 4, 2, 2)
+    quality = torch.tensor([[0.9, 0.1, 0.6, 0.3]] * 2)
+    found, expected = likeliest(masks, quality, torch.tensor([True, False]))
+    assert found[:, 0, 0].tolist() == [2.0, 4.0]
+    assert expected.tolist() == pytest.approx([0.6, 0.9])
+
+
+def test_three_masks_learn_both_meanings_of_a_click_where_one_mask_cannot(small: Sam3) -> None:
+    pixels, index, truth = nested()
+    small.train()
+    optimizer = torch.optim.AdamW(small.parameters(), lr=2e-3)
+    for step in range(70):
+        generator = torch.Generator().manual_seed(step)
+        terms = interactive_loss(small, pixels, index, truth, ONE_CLICK, generator, multimask=True)
+        optimizer.zero_grad()
+        terms["loss"].backward()
+        torch.nn.utils.clip_grad_norm_(small.parameters(), 1.0)
+        optimizer.step()
+    small.eval()
+    centre = torch.tensor([[[31.0, 31.0]]]), torch.tensor([[INSIDE]])
+    with torch.no_grad():
+        masks, quality = small.candidates(small.encode(pixels), *centre)
+    found = torch.stack([upsampled(masks[:, k], 64)[0] > 0 for k in range(4)])
+    overlaps = torch.stack([iou(found, meant.expand(4, -1, -1)) for meant in truth[:2]])
+    several, single = overlaps[:, 1:].max(dim=1).values, overlaps[:, 0]
+    assert float(several.min()) > 0.8
+    assert float(several.min()) > float(single.min()) + 0.2
+    # What is expected of each is its overlap with the one or the other, on average.
+    assert float((quality[0] - overlaps.mean(dim=0)).abs().max()) < 0.15
+
+
+def test_without_clicks_three_masks_cost_and_change_nothing(small: Sam3) -> None:
+    pixels, index, truth = nested()
+    boxes = PromptMix(box=1, box_and_click=0, click=0, corrections=1, correction_share=1.0)
+
+    def loss_of(*, multimask: bool) -> float:
+        generator = torch.Generator().manual_seed(3)
+        terms = interactive_loss(small, pixels, index, truth, boxes, generator, multimask=multimask)
+        return float(terms["loss"].detach())
+
+    assert loss_of(multimask=True) == loss_of(multimask=False)
+
+
+def test_weights_of_the_three_masks_get_a_gradient_even_when_nobody_clicks(small: Sam3) -> None:
+    pixels, index, truth = nested()
+    boxes = PromptMix(box=1, box_and_click=0, click=0, corrections=0)
+    generator = torch.Generator().manual_seed(0)
+    interactive_loss(small, pixels, index, truth, boxes, generator, multimask=True)[
+        "loss"
+    ].backward()
+    mlps = small.tracker.sam_mask_decoder.output_hypernetworks_mlps
+    assert all(p.grad is not None for k in (1, 2, 3) for p in mlps[k].parameters())

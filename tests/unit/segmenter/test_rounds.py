@@ -7,16 +7,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from casebook.cases import View
-from casebook.errors import DataError, ModelError, TrainingError
+from casebook.errors import ConfigError, DataError, ModelError, TrainingError
 from casebook.protocols import Frame, Prompt
 from segmenter import adapter as adapters
 from segmenter.fit import LoraConfig, Progress, TrainConfig
 from segmenter.prompts import WindowConfig
 from segmenter.rounds import train_adapter
-from segmenter.sam3 import SMALLEST
+from segmenter.sam3 import SMALLEST, build
 from segmenter.samples import Augmentation, RoundData, Sample, TrainMask
 from segmenter.teacher import load_teacher
 from segmenter.views import FILE
+from segmenter.weights import save_base
 
 CONFIG = TrainConfig(
     steps=6,
@@ -271,3 +272,27 @@ def test_a_model_of_the_released_kind_learns_from_grey_between_minus_one_and_one
         assert -1 <= float(pixels.min()) < float(pixels.max()) <= 1
         # The bar is grey 40: three fifths of the way to black.
         assert float(pixels.min()) == pytest.approx(40 / 127.5 - 1, abs=0.02)
+
+
+def test_a_round_on_a_base_that_doubts_teaches_the_three_masks(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    folder = tmp_path / "doubting"
+    save_base(build(SMALLEST.model_copy(update={"multimask": True})), folder)
+    lora = LoraConfig(rank=2, alpha=4, whole=("neck", "mask_heads", "multimask_heads"))
+    config = CONFIG.model_copy(update={"steps": 2, "lora": lora})
+    made = train_adapter(SAMPLES, config, base=folder, init_adapter=None, directory=tmp_path)
+    assert adapters.read_settings(made.folder).multimask
+    assert any("hypernetworks_mlps.2" in key for key in load_file(made.folder / adapters.WEIGHTS))
+
+
+def test_three_masks_can_be_learnt_on_a_base_that_has_one(base: Path, tmp_path: Path) -> None:
+    lora = LoraConfig(rank=2, alpha=4, whole=("neck", "mask_heads", "multimask_heads"))
+    config = CONFIG.model_copy(update={"steps": 2, "lora": lora})
+    with pytest.raises(ConfigError, match=r"set train\.multimask"):
+        train_adapter(SAMPLES, config, base=base, init_adapter=None, directory=tmp_path / "one")
+    asked = config.model_copy(update={"multimask": True})
+    made = train_adapter(SAMPLES, asked, base=base, init_adapter=None, directory=tmp_path / "three")
+    assert adapters.read_settings(made.folder).multimask
+    plain = config.model_copy(update={"lora": CONFIG.lora})
+    made = train_adapter(SAMPLES, plain, base=base, init_adapter=None, directory=tmp_path / "as")
+    assert not adapters.read_settings(made.folder).multimask

@@ -1,3 +1,5 @@
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +12,11 @@ from casebook.protocols import Frame, Prompt
 from segmenter import adapter as adapters
 from segmenter.descriptors import descriptor
 from segmenter.fit import LoraConfig
-from segmenter.prompts import WindowConfig, whole_window
-from segmenter.sam3 import SMALLEST, build
+from segmenter.prompts import WindowConfig, paste, prompt_points, whole_window, window_of
+from segmenter.sam3 import REAL, SMALLEST, Sam3Config, build
 from segmenter.teacher import Teacher, load_teacher
 from segmenter.tracking import MemoryTracker
-from segmenter.weights import base_sha256, load_base
+from segmenter.weights import SIZES, base_sha256, load_base, save_base
 
 BOX = Prompt(box_xyxy=(30.0, 40.0, 70.0, 60.0))
 
@@ -197,3 +199,85 @@ def test_a_model_of_the_released_kind_sees_grey_from_minus_one_to_one(frame: Fra
         MemoryTracker(teacher).start(shown, np.ones(shown.hw, dtype=bool))
         descriptor(teacher, shown, whole_window(shown.hw))
     assert [float(given.unique()) for given in seen] == [-1.0] * 4 + [1.0] * 4
+
+
+CLICK = Prompt(points_xy=np.array([[60.0, 60.0]]), point_labels=np.array([1]))
+
+
+@pytest.fixture
+def doubting(tmp_path: Path) -> Path:
+    """A base that answers one click by the best of three masks."""
+    torch.manual_seed(3)
+    save_base(build(SMALLEST.model_copy(update={"multimask": True})), tmp_path / "doubting")
+    return tmp_path / "doubting"
+
+
+def test_a_base_trained_for_it_answers_one_click_by_the_best_of_three_masks(
+    doubting: Path, frame: Frame
+) -> None:
+    teacher = load_teacher(doubting.parent, None, base=doubting)
+    embedding = teacher.embed(frame)
+    (found,) = teacher.predict(embedding, CLICK)
+    window = window_of(CLICK, frame.hw, teacher.windows)
+    points, kinds = prompt_points(CLICK, window, SMALLEST.side_px)
+    asked = torch.from_numpy(points)[None].float(), torch.from_numpy(kinds)[None]
+    with torch.inference_mode():
+        masks, quality = teacher.model.candidates(teacher.features(frame, window), *asked)
+    expected = [paste(mask, window, frame.hw) for mask in masks[0]]
+    best = 1 + int(quality[0, 1:].argmax())
+    assert found.logits is not None
+    assert np.allclose(found.logits, expected[best], atol=1e-4)
+    assert not np.allclose(found.logits, expected[0], atol=1e-3)
+    assert found.score == pytest.approx(float(quality[0, best].clamp(0, 1)), abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["box", "two clicks", "an earlier answer"])
+def test_a_prompt_that_leaves_no_doubt_is_answered_by_the_single_mask(
+    doubting: Path, frame: Frame, kind: str
+) -> None:
+    sizes = doubting / SIZES
+    teacher = load_teacher(doubting.parent, None, base=doubting)
+    said = sizes.read_text()
+    sizes.write_text(said.replace('"multimask": true', '"multimask": false'))
+    plain = load_teacher(doubting.parent, None, base=doubting)
+    (first,) = plain.predict(plain.embed(frame), CLICK)
+    prompt = {
+        "box": BOX,
+        "two clicks": Prompt(
+            points_xy=np.array([[60.0, 60.0], [70.0, 60.0]]), point_labels=np.array([1, 0])
+        ),
+        "an earlier answer": replace(CLICK, mask_logits=first.logits),
+    }[kind]
+    found, single = (one.predict(one.embed(frame), prompt)[0] for one in (teacher, plain))
+    assert np.array_equal(found.logits, single.logits)
+    assert found.score == single.score
+
+
+def test_an_adapter_says_whether_one_click_has_three_masks(
+    base: Path, models: Path, frame: Frame
+) -> None:
+    settings = adapters.read_settings(models / "one")
+    write_document(models / "one" / adapters.SETTINGS, settings.with_(multimask=True))
+    teacher = load_teacher(models, None, base=base)
+
+    def clicked() -> np.ndarray:
+        found = teacher.predict(teacher.embed(frame), CLICK)[0].logits
+        assert found is not None
+        return found
+
+    bare = clicked()
+    teacher.switch(models / "one", "one")
+    several = clicked()
+    write_document(models / "one" / adapters.SETTINGS, settings)
+    teacher.switch(None, "bare")
+    assert np.allclose(clicked(), bare, atol=1e-4)
+    teacher.switch(models / "one", "one, as before there were three")
+    assert not np.allclose(clicked(), several, atol=1e-3)
+
+
+def test_the_sizes_of_an_older_base_mean_one_mask(base: Path) -> None:
+    older = json.loads((base / SIZES).read_text())
+    del older["multimask"]
+    assert Sam3Config.model_validate(older) == SMALLEST
+    assert not SMALLEST.multimask
+    assert REAL.multimask
