@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8, UInt16
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageFile, PngImagePlugin
 
 from casebook.annotations import AnnotationSet, read_annotations, write_annotations
 from casebook.cases import Case, FrameRef, PixelSpacing, Split, View
@@ -72,7 +72,8 @@ def png_is_whole(payload: bytes) -> bool:
 def read_png(payload: bytes) -> Frame:
     """An 8-bit grey frame with the geometry its text chunks carry.
 
-    RGB(A) is converted by luma; 16-bit grey is refused rather than saturated.
+    RGB is converted by luma, transparency is left out; what is 16 bits deep is refused rather than
+    cut to 8, in colours too.
 
     Raises:
         DataError: not an image, or 16 bits deep.
@@ -84,16 +85,32 @@ def read_png(payload: bytes) -> Frame:
                 raise TooLargeError(f"image of {image.width}×{image.height} px; send one frame")
             if image.format == "PNG" and not png_is_whole(payload):
                 raise DataError("not a readable image: a checksum differs; send PNG or JPEG")
-            if image.mode.startswith("I") or image.mode == "F":
-                raise DataError(f"image has mode {image.mode}; expected 8 bits; render it first")
-            grey = image if image.mode == "L" else image.convert("RGB").convert("L")
-            pixels = np.array(grey, dtype=np.uint8)
+            if _is_deep(image):
+                raise DataError(
+                    f"image is deeper than 8 bits ({image.mode}); expected 8 bits; render it first"
+                )
+            pixels = np.array(_grey(image), dtype=np.uint8)
             text = dict(getattr(image, "text", {}) or {})
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise TooLargeError(f"image has more than {MAX_IMAGE_PX} px; send one frame") from None
     except (OSError, ValueError, SyntaxError, zlib.error) as problem:
         raise DataError(f"not a readable image: {problem}; send PNG or JPEG") from None
     return Frame(pixels, _spacing(text), _view(text))
+
+
+def _is_deep(image: ImageFile.ImageFile) -> bool:
+    """Whether a sample has more than 8 bits. Pillow cuts deep colours to 8 when it decodes them."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return True
+    return any(";16" in str(tile.args) for tile in image.tile)
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    if image.mode == "L":
+        return image
+    # A palette with transparency is turned into colours by way of RGBA alone.
+    whole = image.convert("RGBA") if image.mode == "P" else image
+    return whole.convert("RGB").convert("L")
 
 
 def _spacing(text: Mapping[str, str]) -> PixelSpacing | None:
