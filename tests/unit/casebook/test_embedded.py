@@ -4,11 +4,13 @@ A small module takes the worker's part: started from a folder of its own, `pytho
 finds it first.
 """
 
-import time
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from casebook import embedded
 from casebook.embedded import ensure_worker, worker_alive
 from casebook.errors import StateError
 from casebook.home import Home, locked
@@ -34,14 +36,43 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     return Home(tmp_path / "workspace")
 
 
+@pytest.fixture(autouse=True)
+def _ended() -> Iterator[None]:
+    """End what a test started."""
+    before = len(embedded._STARTED)
+    yield
+    for process in embedded._STARTED[before:]:
+        process.kill()
+        process.wait()
+
+
 def test_a_worker_is_started_and_another_is_not(home: Home) -> None:
-    assert ensure_worker(home, idle_exit_s=1.0)
+    assert ensure_worker(home)
     assert worker_alive(home)
-    assert not ensure_worker(home, idle_exit_s=1.0)
-    deadline = time.monotonic() + 20
-    while worker_alive(home) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    assert not ensure_worker(home)
+    embedded._STARTED[-1].kill()
+    embedded._STARTED[-1].wait()
     assert not worker_alive(home)
+    assert ensure_worker(home)
+
+
+def test_a_worker_that_takes_its_time_is_waited_for_and_that_is_told(
+    home: Home, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(embedded, "TELL_S", 0.2)
+    Path("trainer/worker.py").write_text(f"import time\ntime.sleep(1)\n{WORKER}")
+    with caplog.at_level(logging.WARNING):
+        assert ensure_worker(home)
+    assert worker_alive(home)
+    assert [record.getMessage()[:33] for record in caplog.records] == [
+        "the worker is still loading after"
+    ]
+
+
+def test_a_worker_that_ends_while_loading_is_noticed_long_before_the_limit(home: Home) -> None:
+    Path("trainer/worker.py").write_text("import time\ntime.sleep(0.5)\nraise MemoryError\n")
+    with pytest.raises(StateError, match=r"(?s)process ended with 1, .*MemoryError"):
+        ensure_worker(home, start_s=1e9)
 
 
 def test_a_living_worker_is_enough(home: Home) -> None:
@@ -62,11 +93,14 @@ def test_with_a_broker_of_your_own_none_is_started(
 )
 def test_a_worker_that_stops_at_once_is_quoted(home: Home, last_words: str, quoted: str) -> None:
     Path("trainer/worker.py").write_text(f"import sys\n{last_words}\n")
-    with pytest.raises(StateError, match=rf"did not start \(exit \d\).*It said: {quoted}"):
+    said = rf"did not start: its process ended with \d, expected .*again\. It said: {quoted}"
+    with pytest.raises(StateError, match=said):
         ensure_worker(home)
 
 
-def test_a_worker_that_never_takes_its_lock_did_not_start(home: Home) -> None:
-    Path("trainer/worker.py").write_text("import time\ntime.sleep(1)\n")
-    with pytest.raises(StateError, match=r"did not start \(exit None\)"):
+def test_a_worker_that_hangs_is_ended_and_said_so(home: Home) -> None:
+    Path("trainer/worker.py").write_text("import time\ntime.sleep(3600)\n")
+    with pytest.raises(StateError, match=r"still loading after 0 s and was ended, expected"):
         ensure_worker(home, start_s=0.2)
+    assert embedded._STARTED[-1].poll() is not None
+    assert not worker_alive(home)
