@@ -2,8 +2,9 @@
 
 A folder holds nnU-Net's own `plans.json` and `dataset.json`, the weights of one or several folds
 and `settings.json`. Training is nnU-Net's: `nnUNetv2_plan_and_preprocess -d ID -c 2d` and
-`nnUNetv2_train ID 2d FOLD` on pictures in its format; then ``python -m segmenter.nnunet_weights
---trained RESULTS/DATASET/nnUNetTrainer__nnUNetPlans__2d``. The only importer of nnunetv2.
+`nnUNetv2_train ID 2d 0` on what `casebook export nnunet` wrote; then
+``python -m segmenter.nnunet_weights --trained RESULTS/DATASET/nnUNetTrainer__nnUNetPlans__2d``. The
+only importer of nnunetv2.
 """
 
 import contextlib

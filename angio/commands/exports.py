@@ -11,6 +11,7 @@ import click
 from angio.coco_files import DatasetManifest, write_coco
 from angio.commands.options import F, home_option, json_option, labels_option, open_catalogue
 from angio.datasets import Phase, Selection
+from angio.nnunet_files import preprocessed_folder, write_nnunet
 from angio.sam3_files import write_sam3
 from angio.seg_files import write_segs
 from casebook.cases import Split
@@ -115,6 +116,61 @@ def export_sam3(
     manifest = write_sam3(place, folder, wanted)
     place.audit("export sam3", str(folder), f"content {manifest.content_sha256[:16]}")
     _tell(manifest, folder, as_json)
+
+
+@export.command("nnunet")
+@_dataset_options
+@click.option(
+    "--partial",
+    is_flag=True,
+    help="Take frames of which one segment alone was analysed, too: nnU-Net then learns the others "
+    "as background.",
+)
+@click.option(
+    "--preprocessed", type=click.Path(path_type=Path),
+    help="nnU-Net's folder of prepared data sets, which gets the split as well. "
+    "[default: $nnUNet_preprocessed]",
+)  # fmt: skip
+def export_nnunet(
+    folder: Path,
+    phase: str,
+    number: int | None,
+    home: Path | None,
+    labels: Path,
+    as_json: bool,
+    partial: bool,
+    preprocessed: Path | None,
+) -> None:
+    """Write what nnU-Net v2 trains on: grey pictures, label pictures, and our split.
+
+    Fold 0 is our train and val; test cases lie in imagesTs, where no training looks. Slices and
+    frames on which nothing is drawn are left out.
+
+    Example: casebook export nnunet --phase tree --out nnUNet_raw/Dataset501_vessels
+
+    Example: casebook export nnunet --labels ct.yaml --out nnUNet_raw/Dataset502_heart --json
+    """
+    open_catalogue(home)
+    place = Home.resolve(home)
+    wanted = Selection(Phase(phase), _labels(place, labels, number), round=number)
+    prepared = preprocessed or preprocessed_folder()
+    manifest = write_nnunet(place, folder, wanted, partial=partial, preprocessed=prepared)
+    place.audit("export nnunet", str(folder), f"content {manifest.content_sha256[:16]}")
+    if as_json:
+        click.echo(manifest.model_dump_json(indent=1))
+        return
+    for split in Split:
+        click.echo(f"{split.value:5}  {manifest.count(split)} pictures")
+    click.echo(f"{folder}: {len(manifest.labels)} labels, {manifest.overlaps_px} px claimed twice")
+    if manifest.left_out:
+        click.echo(f"note: {manifest.left_out} frames with one analysed segment were left out")
+    if prepared is None:
+        click.echo(
+            f"note: $nnUNet_preprocessed is not set; copy {folder}/splits_final.json to its folder "
+            f"{manifest.dataset} before training, else nnU-Net splits anew, across patients"
+        )
+    for command in manifest.commands:
+        click.echo(f"then: {command}")
 
 
 @export.command("seg")
