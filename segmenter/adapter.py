@@ -100,6 +100,8 @@ class AdapterSettings(Document):
     """Whether concepts were learnt, and are asked for, with the view's angles in words."""
     multimask: bool = False
     """Whether it was trained to answer one click by the best of three masks."""
+    tile: float | None = None
+    """The share of an image's longer side in which concepts were learnt, and are looked for."""
 
     @property
     def lora(self) -> LoraConfig:
@@ -236,6 +238,7 @@ def save_adapter(
     zoom: bool = False,
     view_in_text: bool = False,
     multimask: bool = False,
+    tile: float | None = None,
 ) -> None:
     """Write an adapter's weights and settings, each atomically.
 
@@ -257,6 +260,7 @@ def save_adapter(
         zoom=zoom,
         view_in_text=view_in_text,
         multimask=multimask,
+        tile=tile,
     )
     write_document(folder / SETTINGS, settings)
 

@@ -47,6 +47,8 @@ class Sam3Config(BaseModel):
     memory_layers: int = 1
     memory_fuser_layers: int = 1
     multimask_by_stability: bool = False
+    tile: float | None = Field(None, ge=0.1, lt=1)
+    """Concepts are looked for in squares of this share of an image; in the whole when absent."""
     multimask: bool = False
     """One click alone is answered by the best of three masks, by the overlap expected of each."""
     standardised: bool = True

@@ -100,6 +100,9 @@ class TrainConfig(BaseModel):
     multimask: bool = False
     """Learn three masks for one click alone, and answer it by the best; always where the base does.
     """
+    tile: float | None = Field(None, ge=0.1, lt=1)
+    """Learn, and look for, concepts in squares of this share of the image's longer side, by their
+    dense maps; as the base does when absent."""
     view_in_text: bool = False
     """Learn, and ask for, concepts with the view's angles in words, where they are known."""
     view_embedding: bool = False
@@ -303,6 +306,14 @@ def _lr(fraction: float, config: TrainConfig) -> float:
 def _fingerprint(config: TrainConfig) -> str:
     """The settings that decide the weights; one that is absent is as before there was such."""
     left_out = {"log_every", "checkpoint_every", "accumulate", "processes"}
-    since = ("stop", "zoom", "multimask", "view_in_text", "view_embedding", "hard_negatives")
+    since = (
+        "stop",
+        "zoom",
+        "multimask",
+        "tile",
+        "view_in_text",
+        "view_embedding",
+        "hard_negatives",
+    )
     left_out |= {name for name in since if not getattr(config, name)}
     return json.dumps(config.model_dump(exclude=left_out), sort_keys=True)

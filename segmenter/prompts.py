@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
-from jaxtyping import Float, Float32, Float64, Int64, UInt8
+from jaxtyping import Bool, Float, Float32, Float64, Int64, UInt8
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
@@ -40,6 +40,9 @@ class WindowConfig(BaseModel):
     zoom: bool = False
     """Ask a second time in a window around the prompt's box, or the first answer, where that is
     clearly smaller than the first: one more embedding, for finer cells."""
+    tile: float | None = Field(None, ge=0.1, lt=1)
+    """Concepts are looked for in overlapping squares of this share of the image's longer side, and
+    answered by their dense maps put together; in the whole image when absent."""
 
 
 ZOOM_SHARE = 0.75
@@ -157,6 +160,21 @@ def crop(
     cut = _cut(pixels, window)
     image = Image.fromarray(cut).resize((side_px, side_px), Image.Resampling.BILINEAR)
     return np.array(image)
+
+
+def crop_mask(
+    bitmap: Bool[np.ndarray, "h w"], window: Window, side_px: int
+) -> Bool[np.ndarray, "s s"]:
+    """A window of a mask at any square; beyond the image there is no object."""
+    grey = np.where(bitmap, np.uint8(255), np.uint8(0))
+    height, width = bitmap.shape
+    rows = np.arange(window.y, window.y + window.size_px)
+    columns = np.arange(window.x, window.x + window.size_px)
+    cut = grey[np.clip(rows, 0, height - 1)[:, None], np.clip(columns, 0, width - 1)[None, :]]
+    cut[(rows < 0) | (rows >= height)] = 0
+    cut[:, (columns < 0) | (columns >= width)] = 0
+    image = Image.fromarray(cut).resize((side_px, side_px), Image.Resampling.BILINEAR)
+    return np.asarray(image) > 127
 
 
 def crop_logits(

@@ -179,6 +179,8 @@ def train_adapter(
     laid = windows or default_windows(model)
     if config.zoom:
         laid = laid.model_copy(update={"zoom": True})
+    if config.tile is not None:
+        laid = laid.model_copy(update={"tile": config.tile})
     data = RoundData(
         samples,
         config,
@@ -245,6 +247,7 @@ def train_adapter(
             zoom=laid.zoom,
             view_in_text=config.view_in_text,
             multimask=multimask,
+            tile=laid.tile,
         )
         if heads is not None:
             save_heads(heads, folder)

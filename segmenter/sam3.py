@@ -171,6 +171,53 @@ class Sam3(nn.Module):
             views: Numbers of each query's view; read where the model has a `view_embedding`.
             target: Truth, needed while training: upstream matches inside the forward pass.
         """
+        text, stage, prompt = self._query(text, image_index, text_index, exemplars_cxcywh, views)
+        out: dict[str, Any] = self.image.forward_grounding(
+            backbone_out={**vision, **text},
+            find_input=stage,
+            find_target=target,
+            geometric_prompt=prompt,
+        )
+        return out
+
+    def dense(
+        self,
+        vision: dict[str, Any],
+        text: dict[str, Any],
+        image_index: Int[Tensor, " q"],
+        text_index: Int[Tensor, " q"],
+        *,
+        views: Float[Tensor, "q 5"] | None = None,
+    ) -> Float[Tensor, "q m m"]:
+        """The dense map of each concept in its image; arguments as of `ground`.
+
+        The same map as `ground` gives, without its object queries: the parts of
+        ``forward_grounding`` (sam3 0.1.4, model/sam3_image.py:442) that it depends on.
+        """
+        text, stage, prompt = self._query(text, image_index, text_index, None, views)
+        encoded, mask, backbone = self.image._encode_prompt({**vision, **text}, stage, prompt)
+        backbone, fused, _ = self.image._run_encoder(backbone, stage, encoded, mask)
+        states = fused["encoder_hidden_states"]
+        out: dict[str, Any] = self.image.segmentation_head(
+            backbone_feats=backbone["backbone_fpn"],
+            obj_queries=states.new_zeros(1, len(image_index), 1, states.shape[-1]),
+            image_ids=image_index,
+            encoder_hidden_states=states,
+            prompt=encoded,
+            prompt_mask=mask,
+        )
+        logits: Tensor = out["semantic_seg"][:, 0]
+        return logits
+
+    def _query(
+        self,
+        text: dict[str, Any],
+        image_index: Int[Tensor, " q"],
+        text_index: Int[Tensor, " q"],
+        exemplars_cxcywh: Float[Tensor, "q e 4"] | None,
+        views: Float[Tensor, "q 5"] | None,
+    ) -> tuple[dict[str, Any], Any, Any]:
+        """Texts, queries and boxes of examples as upstream takes them."""
         count = len(image_index)
         if self.view_embedding is not None and views is not None:
             # One text a query: two queries of one name may be of different views.
@@ -199,13 +246,7 @@ class Sam3(nn.Module):
             input_points=None,
             input_points_mask=None,
         )
-        out: dict[str, Any] = self.image.forward_grounding(
-            backbone_out={**vision, **text},
-            find_input=stage,
-            find_target=target,
-            geometric_prompt=prompt,
-        )
-        return out
+        return text, stage, prompt
 
     def remember(
         self,

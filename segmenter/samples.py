@@ -4,14 +4,13 @@ A batch is a function of the step and the seed alone. Knows no model and no medi
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
 from jaxtyping import Bool, Float, UInt8
-from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
@@ -19,6 +18,7 @@ from casebook import masks
 from casebook.cases import View
 from casebook.errors import DataError
 from casebook.protocols import Frame, Prompt
+from segmenter.asked import Whole, glances
 from segmenter.concept import ConceptQuery
 from segmenter.fit import TrainConfig
 from segmenter.heads import HeadTargets, Targets, targets_of, view_numbers
@@ -26,10 +26,10 @@ from segmenter.prompts import (
     Window,
     WindowConfig,
     crop,
+    crop_mask,
     normalised,
     whole_window,
     window_of,
-    worded,
     zoomed_window,
 )
 
@@ -96,21 +96,6 @@ class _Crop:
 
 
 @dataclass(frozen=True)
-class _Whole:
-    """A decoded whole frame with the instances of each of its concepts."""
-
-    pixels: UInt8[np.ndarray, "s s"]
-    instances: Mapping[str, Bool[np.ndarray, "n s s"]]
-    absent: tuple[str, ...]
-    view: View | None
-    similar: tuple[str, ...] = ()
-
-    def worded(self, concept: str, config: TrainConfig) -> str:
-        """What is asked for a concept in this frame."""
-        return worded(concept, self.view if config.view_in_text else None)
-
-
-@dataclass(frozen=True)
 class Batch:
     """What one step trains on: single masks, or concept queries."""
 
@@ -121,20 +106,6 @@ class Batch:
     """Sine and cosine of the angles, see `segmenter/heads.py`."""
     heads: HeadTargets | None = None
     queries: tuple[ConceptQuery, ...] = ()
-
-
-def _resized(bitmap: Bool[np.ndarray, "h w"], window: Window, side_px: int) -> np.ndarray:
-    grey = np.where(bitmap, np.uint8(255), np.uint8(0))
-    padded = Window(window.x, window.y, window.size_px)
-    height, width = bitmap.shape
-    rows = np.arange(padded.y, padded.y + padded.size_px)
-    columns = np.arange(padded.x, padded.x + padded.size_px)
-    cut = grey[np.clip(rows, 0, height - 1)[:, None], np.clip(columns, 0, width - 1)[None, :]]
-    # Beyond the image there is no object, although its pixels are repeated there.
-    cut[(rows < 0) | (rows >= height)] = 0
-    cut[:, (columns < 0) | (columns >= width)] = 0
-    image = Image.fromarray(cut).resize((side_px, side_px), Image.Resampling.BILINEAR)
-    return np.asarray(image) > 127
 
 
 def _looks(mask: TrainMask, hw: tuple[int, int], windows: WindowConfig) -> list[Window]:
@@ -163,6 +134,10 @@ class RoundData:
         self._standardised = standardised
         self._config, self._augmentation, self._side = config, augmentation, side_px
         self._queries = queries
+        self._tile = windows.tile
+        self._by_name = frozenset(
+            mask.label for sample in samples for mask in sample.masks if not mask.prompted
+        )
         asked = [
             (sample, mask)
             for sample in samples
@@ -213,7 +188,7 @@ class RoundData:
         cached = round(self._side * _CONTEXT)
         return _Crop(
             crop(frame.pixels, context, cached),
-            _resized(mask.bitmap, context, cached),
+            crop_mask(mask.bitmap, context, cached),
             mask.weight,
             size,
             frame.view,
@@ -221,13 +196,14 @@ class RoundData:
             sample.name or frame.digest[:12],
         )
 
-    def _whole_of(self, sample: Sample) -> _Whole:
+    def _whole_of(self, sample: Sample) -> Whole:
         window = whole_window(sample.frame.hw)
+        side = round(self._side / (self._tile or 1.0))
         labels = sorted({mask.label for mask in sample.masks if mask.bitmap.any()})
         instances = {
             label: np.stack(
                 [
-                    _resized(mask.bitmap, window, self._side)
+                    crop_mask(mask.bitmap, window, side)
                     for mask in sample.masks
                     if mask.label == label and mask.bitmap.any()
                 ][: self._queries]
@@ -235,9 +211,9 @@ class RoundData:
             for label in labels
         }
         absent = tuple(label for label in sample.absent if label not in instances)
-        pixels = crop(sample.frame.pixels, window, self._side)
+        pixels = crop(sample.frame.pixels, window, side)
         similar = tuple(label for label in sample.similar if label in absent)
-        return _Whole(pixels, instances, absent, sample.frame.view, similar)
+        return Whole(pixels, instances, absent, sample.frame.view, similar)
 
     def names(self, step: int) -> str:
         """What the batch of a step is made of, for messages."""
@@ -279,34 +255,37 @@ class RoundData:
         return indices
 
     def _concept_batch(self, rng: np.random.Generator, generator: torch.Generator) -> Batch:
-        count = self._frames_a_step
-        chosen = [self._wholes[i] for i in rng.choice(len(self._wholes), count, replace=False)]
-        grid, _ = self._grid(count, generator, 1.0)
+        count, share = self._frames_a_step, self._tile
+        if share is None:
+            chosen = [self._wholes[i] for i in rng.choice(len(self._wholes), count, replace=False)]
+            grid, _ = self._grid(count, generator, 1.0)
+            asked = None
+        else:
+            seen = glances(self._wholes, self._by_name, count, share, rng)
+            chosen, asked = [one.whole for one in seen], [one.labels for one in seen]
+            grid, _ = self._grid(count, generator, share)
+            middle = torch.from_numpy(np.stack([one.centre_xy for one in seen])).float()
+            grid = grid + middle[:, None, None]
         pixels = _sampled(
             torch.from_numpy(np.stack([item.pixels for item in chosen])).float(), grid
         )
         queries: list[ConceptQuery] = []
         for index, item in enumerate(chosen):
-            labels = sorted(item.instances)
-            for label in rng.permutation(labels)[:2]:
+            labels = asked[index] if asked else rng.permutation(sorted(item.instances))[:2]
+            for label in labels:
                 stack = torch.from_numpy(item.instances[str(label)]).float()
                 moved = (
                     _sampled(stack, grid[index : index + 1].expand(len(stack), -1, -1, -1)) > 0.5
                 )
                 shown = moved[moved.flatten(1).any(dim=1)]
-                asked = item.worded(str(label), self._config)
-                queries.append(ConceptQuery(index, asked, shown, item.view))
+                text = item.worded(str(label), with_view=self._config.view_in_text)
+                queries.append(ConceptQuery(index, text, shown, item.view))
             if item.absent and rng.random() < 0.5:
                 none = torch.zeros(0, self._side, self._side, dtype=torch.bool)
-                asked = item.worded(self._missing(item, rng), self._config)
-                queries.append(ConceptQuery(index, asked, none, item.view))
+                missing = item.missing(rng, self._config.hard_negatives)
+                text = item.worded(missing, with_view=self._config.view_in_text)
+                queries.append(ConceptQuery(index, text, none, item.view))
         return Batch(self._pixels(pixels, generator), queries=tuple(queries))
-
-    def _missing(self, item: _Whole, rng: np.random.Generator) -> str:
-        """Something to ask for that is not there."""
-        share = self._config.hard_negatives
-        is_hard = bool(share and item.similar) and rng.random() < share
-        return str(rng.choice(item.similar if is_hard else item.absent))
 
     def _grid(
         self, count: int, generator: torch.Generator, reach: float

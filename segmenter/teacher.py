@@ -39,6 +39,7 @@ from segmenter.prompts import (
     zoomed_window,
 )
 from segmenter.sam3 import REAL, Features, Sam3
+from segmenter.tiles import blended, tiles_of
 from segmenter.views import load_view
 from segmenter.weights import base_sha256, load_base
 
@@ -95,6 +96,7 @@ class Teacher:
         limit = int(cache_mb * 2**20)
         self._features: EmbeddingCache[Features] = EmbeddingCache(limit, _bytes_of)
         self._trunks: EmbeddingCache[Tensor] = EmbeddingCache(limit, _bytes_of_tensor)
+        self._tiles: EmbeddingCache[dict[str, Any]] = EmbeddingCache(limit, _bytes_of_maps)
 
     @property
     def model_id(self) -> str:
@@ -124,7 +126,7 @@ class Teacher:
         """
         with self._lock:
             before, heads, zoom, view_in_text = self._adapter, None, False, False
-            view, multimask = None, self._model.config.multimask
+            view, multimask, tile = None, self._model.config.multimask, self._given.tile
             name = f"a{abs(hash((model_id, str(folder)))):x}" if folder is not None else None
             if name == before:
                 return
@@ -134,7 +136,7 @@ class Teacher:
                         self._model, folder, name, base_sha256=self._base_hash
                     )
                     zoom, view_in_text = settings.zoom, settings.view_in_text
-                    multimask = settings.multimask
+                    multimask, tile = settings.multimask, settings.tile
                     heads = load_heads(folder, *head_sizes(self._model))
                     view = load_view(folder, self._model.config.width)
                 except AngioloopError:
@@ -147,11 +149,14 @@ class Teacher:
                 adapters.remove(self._model, before)
             self._adapter, self._model_id = name, model_id
             self._view_in_text, self._multimask = view_in_text, multimask
-            self._windows = self._given.model_copy(update={"zoom": self._given.zoom or zoom})
+            self._windows = self._given.model_copy(
+                update={"zoom": self._given.zoom or zoom, "tile": tile}
+            )
             self._model.view_embedding = view.to(self._model.device) if view is not None else None
             self._heads = heads.to(self._model.device) if heads is not None else None
             self._features.clear()
             self._trunks.clear()
+            self._tiles.clear()
 
     def embed(self, frame: Frame) -> TeacherEmbedding:
         """The frame, ready for prompts; encoders run when the first prompt says where to look."""
@@ -219,6 +224,9 @@ class Teacher:
     def _concept(self, frame: Frame, prompt: Prompt) -> tuple[Prediction, ...]:
         concept = prompt.concept or ""
         asked = worded(concept, (prompt.view or frame.view) if self._view_in_text else None)
+        if self._windows.tile is not None and not prompt.exemplars_xyxy:
+            return self._in_tiles(frame, prompt, asked, self._windows.tile)
+        # A box of an example means nothing in another tile: with one the whole image is looked at.
         window = whole_window(frame.hw)
         side = self._model.config.side_px
         trunk = self._trunks.get(
@@ -253,6 +261,26 @@ class Teacher:
             logits = paste(out["semantic_seg"][0, 0].float(), window, frame.hw)
             found = _pieces(logits, concept, {"presence": presence})
         return tuple(found)
+
+    def _in_tiles(
+        self, frame: Frame, prompt: Prompt, asked: str, share: float
+    ) -> tuple[Prediction, ...]:
+        """The parts of a concept's dense map, put together from tiles of the frame."""
+        tiles = tiles_of(frame.hw, share)
+
+        def seen() -> dict[str, Any]:
+            pixels = torch.cat([self._pixels(frame, tile) for tile in tiles])
+            return self._model.concept_features(self._model.trunk(pixels))
+
+        device = self._model.device
+        dense = self._model.dense(
+            self._tiles.get(frame.digest, seen),
+            self._model.text_features([asked]),
+            torch.arange(len(tiles), device=device),
+            torch.zeros(len(tiles), dtype=torch.long, device=device),
+            views=view_numbers([prompt.view or frame.view] * len(tiles)),
+        )
+        return tuple(_pieces(blended(dense, tiles, frame.hw), prompt.concept or "", {}))
 
 
 def _prediction(
@@ -296,13 +324,19 @@ def _bytes_of(features: Features) -> int:
     return sum(_bytes_of_tensor(value) for value in features)
 
 
+def _bytes_of_maps(features: Mapping[str, Any]) -> int:
+    maps = (*features["backbone_fpn"], *features["vision_pos_enc"])
+    return sum(_bytes_of_tensor(value) for value in maps)
+
+
 def _bytes_of_tensor(value: Tensor) -> int:
     return value.numel() * value.element_size()
 
 
 def default_windows(model: Sam3) -> WindowConfig:
     """Windows around prompts for a small square; the whole image for the real one's large one."""
-    return WindowConfig(whole_image=model.config.side_px >= REAL.side_px)
+    sizes = model.config
+    return WindowConfig(whole_image=sizes.side_px >= REAL.side_px, tile=sizes.tile)
 
 
 def load_teacher(

@@ -296,3 +296,49 @@ def test_three_masks_can_be_learnt_on_a_base_that_has_one(base: Path, tmp_path: 
     plain = config.model_copy(update={"lora": CONFIG.lora})
     made = train_adapter(SAMPLES, plain, base=base, init_adapter=None, directory=tmp_path / "as")
     assert not adapters.read_settings(made.folder).multimask
+
+
+TILED = WindowConfig(tile=0.5)
+
+
+def test_in_tiles_concepts_are_learnt_in_parts_of_frames_as_fine_as_they_are_asked_in() -> None:
+    held = RoundData(SAMPLES, CONFIG, TILED, CALM, 64, 4)
+    whole = data()
+    fine, coarse, none_there = [], [], 0
+    for step in range(2, 60, 3):
+        batch = held.batch(step)
+        assert batch.pixels.shape[1:] == (3, 64, 64)
+        for query in batch.queries:
+            pixels = batch.pixels[query.image_index, 0]
+            none_there += query.concept != "other" and len(query.instances) == 0
+            for instance in query.instances:
+                if instance.sum() > 40:
+                    assert pixels[instance].mean() < pixels[~instance].mean() - 1
+            if query.concept == "everything" and len(query.instances):
+                fine.append(float(query.instances[0].any(dim=1).sum()))
+        for query in whole.batch(step).queries:
+            if query.concept == "everything":
+                coarse.append(float(query.instances[0].any(dim=1).sum()))
+    assert max(fine) == pytest.approx(2 * max(coarse), abs=2)
+    assert none_there > 0  # what lies elsewhere in the frame is asked for in vain
+
+
+def test_in_tiles_a_batch_depends_on_its_step_alone() -> None:
+    one, other = (RoundData(SAMPLES, CONFIG, TILED, Augmentation(), 64, 4) for _ in range(2))
+    assert torch.equal(one.batch(5).pixels, other.batch(5).pixels)
+    asked = [[query.concept for query in held.batch(5).queries] for held in (one, other)]
+    assert asked[0] == asked[1]
+
+
+def test_an_adapter_looks_in_the_tiles_it_was_trained_in(base: Path, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"tile": 0.5, "steps": 3})
+    made = train_adapter(SAMPLES, config, base=base, init_adapter=None, directory=tmp_path / "t")
+    assert adapters.read_settings(made.folder).tile == 0.5
+    plain = CONFIG.model_copy(update={"steps": 3})
+    other = train_adapter(SAMPLES, plain, base=base, init_adapter=None, directory=tmp_path / "p")
+    teacher = load_teacher(tmp_path, None, base=base)
+    said = [teacher.windows.tile]
+    for folder in (made.folder, other.folder, made.folder, None):
+        teacher.switch(folder, "other" if folder == other.folder else "made")
+        said.append(teacher.windows.tile)
+    assert said == [None, 0.5, None, 0.5, None]

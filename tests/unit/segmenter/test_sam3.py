@@ -119,3 +119,15 @@ def test_attention_over_many_tokens_keeps_no_map_of_all_pairs() -> None:
         attention.scaled_dot_product_attention(asked, asked, asked)
     largest = max(event.self_cpu_memory_usage for event in told.key_averages())
     assert 0 < largest < 1024 * 1024 * 4
+
+
+def test_the_dense_map_alone_is_the_one_that_comes_with_all_instances(small: Sam3) -> None:
+    pixels = torch.randn(2, 3, 64, 64)
+    images, texts = torch.tensor([0, 1, 1]), torch.tensor([1, 0, 1])
+    with torch.no_grad():
+        vision = small.concept_features(small.trunk(pixels))
+        words = small.text_features(["line", "a longer name"])
+        everything = small.ground(vision, words, images, texts)["semantic_seg"][:, 0]
+        alone = small.dense(vision, words, images, texts)
+    assert torch.equal(alone, everything)
+    assert not torch.allclose(alone[0], alone[2])

@@ -12,9 +12,18 @@ from casebook.protocols import Frame, Prompt
 from segmenter import adapter as adapters
 from segmenter.descriptors import descriptor
 from segmenter.fit import LoraConfig
-from segmenter.prompts import WindowConfig, paste, prompt_points, whole_window, window_of
+from segmenter.prompts import (
+    WindowConfig,
+    crop,
+    from_grey,
+    paste,
+    prompt_points,
+    whole_window,
+    window_of,
+)
 from segmenter.sam3 import REAL, SMALLEST, Sam3Config, build
 from segmenter.teacher import Teacher, load_teacher
+from segmenter.tiles import blended, tiles_of
 from segmenter.tracking import MemoryTracker
 from segmenter.weights import SIZES, base_sha256, load_base, save_base
 
@@ -281,3 +290,51 @@ def test_the_sizes_of_an_older_base_mean_one_mask(base: Path) -> None:
     assert Sam3Config.model_validate(older) == SMALLEST
     assert not SMALLEST.multimask
     assert REAL.multimask
+
+
+def test_in_tiles_a_concept_is_looked_for_in_every_part_of_the_frame(
+    base: Path, frame: Frame
+) -> None:
+    windows = WindowConfig(tile=0.5)
+    teacher = Teacher(load_base(base), "t", windows=windows)
+    found = teacher.predict(teacher.embed(frame), Prompt(concept="anything"))
+    tiles = tiles_of(frame.hw, 0.5)
+    model = teacher.model
+    with torch.inference_mode():
+        alone = []
+        for tile in tiles:
+            pixels = from_grey(crop(frame.pixels, tile, SMALLEST.side_px)[None])
+            zero = torch.zeros(1, dtype=torch.long)
+            vision = model.concept_features(model.trunk(pixels))
+            out = model.ground(vision, model.text_features(["anything"]), zero, zero)
+            alone.append(out["semantic_seg"][0, 0])
+    expected = blended(torch.stack(alone), tiles, frame.hw) > 0
+    together = np.zeros(frame.hw, dtype=bool)
+    for part in found:
+        assert part.label == "anything"
+        assert 0.5 < part.score <= 1
+        together |= part.bitmap
+    assert 0 < expected.sum() < expected.size
+    assert not (together & ~expected).any()
+    # Specks are left out: what is missing is little.
+    assert (expected & ~together).sum() < 0.5 * expected.sum()
+
+
+def test_the_tiles_of_a_frame_are_seen_once_whatever_is_asked(base: Path, frame: Frame) -> None:
+    teacher = Teacher(load_base(base), "t", windows=WindowConfig(tile=0.5))
+    seen: list[int] = []
+    trunk = teacher.model.image.backbone.vision_backbone.trunk
+    trunk.register_forward_pre_hook(lambda _, given: seen.append(len(given[0])))
+    embedding = teacher.embed(frame)
+    for name in ("one", "another", "one"):
+        teacher.predict(embedding, Prompt(concept=name))
+    assert seen == [len(tiles_of(frame.hw, 0.5))]
+    boxes = ((10.0, 10.0, 40.0, 40.0),)
+    teacher.predict(embedding, Prompt(concept="one", exemplars_xyxy=boxes))
+    assert seen[1:] == [1]  # an example's box means nothing in another tile
+
+
+def test_a_base_says_in_which_tiles_concepts_are_looked_for(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_base(build(SMALLEST.model_copy(update={"tile": 0.4})), tmp_path / "tiled")
+    assert load_teacher(tmp_path, None, base=tmp_path / "tiled").windows.tile == 0.4
