@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import urllib3
 from cvat_sdk.api_client import exceptions
 from cvat_sdk.core.client import AccessTokenCredentials, Client, Config
 from cvat_sdk.core.exceptions import CvatSdkException, InvalidHostException
-from cvat_sdk.core.helpers import get_paginated_collection, make_request_headers
+from cvat_sdk.core.helpers import make_request_headers
 from tenacity import (
     Retrying,
     retry_if_exception_type,
@@ -166,7 +166,7 @@ def _send_frames(client: Client, path: str, new: NewTask) -> bytes:
 
 
 class CvatGateway:
-    """A `Gateway` over HTTP; each thread logs in once and keeps its own connection."""
+    """A `Gateway` over HTTP; each thread logs in with its first request and stays connected."""
 
     def __init__(self, access: Access) -> None:
         self._access = access
@@ -175,13 +175,7 @@ class CvatGateway:
         self._uploads = threading.BoundedSemaphore(_UPLOADS)
 
     def __enter__(self) -> "CvatGateway":
-        """Log in.
-
-        Raises:
-            AccessError: wrong credentials.
-            UnreachableError: no such server, or not now.
-        """
-        self._read("log in", "/api/users/self")
+        """Nothing is asked yet."""
         return self
 
     def __exit__(self, *problem: object) -> None:
@@ -242,15 +236,16 @@ class CvatGateway:
         """The answer to a change; never repeated, the caller looks before trying again."""
         return self._once(what, lambda client: _send(client, method, path, body))
 
-    def _list(self, what: str, api: str, **query: object) -> list[answers.Json]:
-        def call(client: Client) -> list[answers.Json]:
-            endpoint = getattr(client.api_client, api).list_endpoint
-            found: list[answers.Json] = get_paginated_collection(
-                endpoint, return_json=True, page_size=_PAGE, _parse_response=False, **query
-            )
-            return found
-
-        return self._retried(what, call, _TRANSIENT_READ)
+    def _list(self, what: str, family: str, **query: object) -> list[answers.Json]:
+        found: list[answers.Json] = []
+        page = 1
+        while True:
+            asked = urlencode({**query, "page_size": _PAGE, "page": page})
+            answer = json.loads(self._read(what, f"/api/{family}?{asked}"))
+            found += answer["results"]
+            if answer["next"] is None:
+                return found
+            page += 1
 
     def about(self) -> str:
         """Name and version of the server, and who we are there."""
@@ -265,7 +260,7 @@ class CvatGateway:
 
     def projects(self) -> tuple[RemoteProject, ...]:
         """All projects we see."""
-        return tuple(map(answers.project, self._list("list projects", "projects_api")))
+        return tuple(map(answers.project, self._list("list projects", "projects")))
 
     def create_project(self, name: str, key: str, labels: LabelSet) -> RemoteProject:
         """A new project; the caller looks for one before trying again."""
@@ -284,12 +279,12 @@ class CvatGateway:
 
     def labels(self, project_id: int) -> tuple[RemoteLabel, ...]:
         """The labels of a project."""
-        found = self._list("list labels", "labels_api", project_id=project_id)
+        found = self._list("list labels", "labels", project_id=project_id)
         return tuple(map(answers.label, found))
 
     def tasks(self, project_id: int) -> tuple[RemoteTask, ...]:
         """All tasks of a project."""
-        found = self._list("list tasks", "tasks_api", project_id=project_id)
+        found = self._list("list tasks", "tasks", project_id=project_id)
         return tuple(map(answers.task, found))
 
     def create_task(self, new: NewTask) -> RemoteTask:
@@ -359,7 +354,7 @@ class CvatGateway:
 
     def all_jobs(self, task_id: int) -> tuple[RemoteJob, ...]:
         """All jobs of a task, by id: ground truth and consensus replicas too."""
-        found = self._list(f"jobs of task {task_id}", "jobs_api", task_id=task_id)
+        found = self._list(f"jobs of task {task_id}", "jobs", task_id=task_id)
         return tuple(sorted(map(answers.job, found), key=lambda job: job.id))
 
     def task_annotations(self, task_id: int) -> RemoteAnnotations:

@@ -80,6 +80,7 @@ def push(number: int, home: Path | None, conf: Path, dry_run: bool, as_json: boo
             CvatGateway(access) as gateway,
         ):
             if steps:
+                gateway.read("log in", "/api/users/self")  # before something long begins
                 request_steps(folder, conf, show)
             proposals = _proposals(folder)
             plan = _plan(folder, config, proposals)

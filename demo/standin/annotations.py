@@ -4,10 +4,10 @@ Run lengths, boxes and (in a job) frames are not checked; a task write drops fra
 have and answers 200; PUT replaces everything under new ids; reading is not in frame order.
 """
 
-import json
 from collections.abc import Callable
 
 from fastapi import APIRouter, Request, Response
+from pydantic_core import to_json
 from starlette.concurrency import run_in_threadpool
 
 from demo.standin.jobs import find_job, touch_jobs
@@ -86,7 +86,7 @@ def _complete(kind: str, item: Record, known: Attributes) -> str:
         }
     if kind == "tracks":
         body |= {"shapes": item["shapes"], "elements": []}
-    return json.dumps(body, separators=(",", ":"))
+    return to_json(body).decode()
 
 
 def _with_id(number: int, text: str) -> str:

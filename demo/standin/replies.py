@@ -10,6 +10,7 @@ from typing import Any
 
 from fastapi import Request
 from fastapi.responses import Response
+from pydantic_core import from_json
 
 from demo.standin.store import Record
 
@@ -137,8 +138,8 @@ async def json_body(request: Request) -> Record:
     """The request's JSON object."""
     raw = await request.body()
     try:
-        body = json.loads(raw) if raw else {}
-    except json.JSONDecodeError as error:
+        body = from_json(raw) if raw else {}
+    except ValueError as error:
         raise RefusalError(400, f"JSON parse error - {error}") from None
     if not isinstance(body, dict):
         raise RefusalError(400, {"non_field_errors": ["Invalid data. Expected a dictionary."]})

@@ -112,17 +112,29 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
+class _Connection:
+    """A connection to the database, for one thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.lock = threading.RLock()
+        self.db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self.db.row_factory = sqlite3.Row
+
+
 class Store:
-    """One SQLite connection shared by the server's threads, and the folder of media."""
+    """One SQLite file shared by the server's threads, and the folder of media.
+
+    Changes go one after the other; whoever only reads does not wait for them, and sees what they
+    have left when they are done.
+    """
 
     def __init__(self, data_dir: Path) -> None:
         data_dir.mkdir(parents=True, exist_ok=True)
         self.data_dir = data_dir
-        self._lock = threading.RLock()
-        self._db = sqlite3.connect(
-            data_dir / "standin.sqlite", check_same_thread=False, isolation_level=None
-        )
-        self._db.row_factory = sqlite3.Row
+        self._writer = _Connection(data_dir / "standin.sqlite")
+        self._changes_in: int | None = None
+        """The thread whose transaction it is: it alone sees what it has changed so far."""
+        self._lock, self._db = self._writer.lock, self._writer.db
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute("PRAGMA foreign_keys = ON")
@@ -133,29 +145,35 @@ class Store:
             }:
                 self._db.execute(f"ALTER TABLE {table} ADD COLUMN {column} {declared}")
 
+        self._reader = _Connection(data_dir / "standin.sqlite")
         self.job_saved: Callable[[int, Record], None] = lambda _job_id, _before: None
         """Told of each job that was saved, with the fields as they were before."""
 
     def close(self) -> None:
         """Close the database; the files stay."""
-        with self._lock:
-            self._db.close()
+        for connection in (self._reader, self._writer):
+            with connection.lock:
+                connection.db.close()
+
+    def _looking(self) -> _Connection:
+        return self._writer if self._changes_in == threading.get_ident() else self._reader
 
     def rows(self, sql: str, *values: object) -> list[Record]:
         """All rows of a query."""
-        with self._lock:
-            return [dict(row) for row in self._db.execute(sql, values)]
+        looking = self._looking()
+        with looking.lock:
+            return [dict(row) for row in looking.db.execute(sql, values)]
 
     def row(self, sql: str, *values: object) -> Record | None:
         """The first row of a query, or None."""
-        with self._lock:
-            found = self._db.execute(sql, values).fetchone()
-        return None if found is None else dict(found)
+        found = self.rows(sql, *values)
+        return found[0] if found else None
 
     def count(self, sql: str, *values: object) -> int:
         """The integer a counting query answers."""
-        with self._lock:
-            return int(self._db.execute(sql, values).fetchone()[0])
+        looking = self._looking()
+        with looking.lock:
+            return int(looking.db.execute(sql, values).fetchone()[0])
 
     def run(self, sql: str, *values: object) -> int:
         """Run one statement; the id of the row it inserted, if any."""
@@ -175,12 +193,16 @@ class Store:
                 yield
                 return
             self._db.execute("BEGIN IMMEDIATE")
+            self._changes_in = threading.get_ident()
             try:
                 yield
             except BaseException:
                 self._db.execute("ROLLBACK")
                 raise
-            self._db.execute("COMMIT")
+            else:
+                self._db.execute("COMMIT")
+            finally:
+                self._changes_in = None
 
     def media_dir(self, task_id: int) -> Path:
         """The folder that holds a task's original files."""

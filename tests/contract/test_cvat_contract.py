@@ -351,17 +351,17 @@ def test_all_pages_of_a_long_list_are_read(
 def test_a_wrong_token_is_refused_in_one_line(access: Access) -> None:
     with (
         pytest.raises(AccessError, match="refused the credentials"),
-        CvatGateway(access.with_(token="wrong", user=None, password=None)),
+        CvatGateway(access.with_(token="wrong", user=None, password=None)) as gateway,
     ):
-        pass
+        gateway.projects()
 
 
 def test_a_wrong_password_is_refused_in_one_line(standin_access: Access) -> None:
     with (
         pytest.raises(AccessError, match="refused the credentials"),
-        CvatGateway(Access(url=standin_access.url, user=USER, password="wrong")),
+        CvatGateway(Access(url=standin_access.url, user=USER, password="wrong")) as gateway,
     ):
-        pass
+        gateway.projects()
 
 
 def test_a_password_logs_in(standin_access: Access) -> None:
@@ -373,9 +373,9 @@ def test_a_server_that_is_not_there_is_unreachable(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("cvat_sync.gateway.ATTEMPTS", 1)
     with (
         pytest.raises(UnreachableError, match="no answer from CVAT"),
-        CvatGateway(Access(url="http://127.0.0.1:9", token=TOKEN)),
+        CvatGateway(Access(url="http://127.0.0.1:9", token=TOKEN)) as gateway,
     ):
-        pass
+        gateway.projects()
 
 
 def test_a_push_through_a_bad_network_ends_as_a_good_one(
