@@ -54,8 +54,8 @@ ACROSS_STEP_PX = 0.5
 class _Templates:
     """Shadows of unit strength for some radii and every shift, background removed."""
 
-    shapes: Float64[np.ndarray, "x r s"]
-    power: Float64[np.ndarray, "r s"]
+    shapes: Float64[np.ndarray, "x s r"]
+    power: Float64[np.ndarray, "s r"]
     background: Float64[np.ndarray, "x 2"]
 
 
@@ -71,7 +71,7 @@ def _templates(reach_px: float, n_radii: int) -> _Templates:
     chords = 2 * np.sqrt(np.clip(radii[:, None] ** 2 - fine[None] ** 2, 0, None))
     blurred = ndimage.gaussian_filter1d(chords, BLUR_PX / 0.05, axis=1, truncate=3.5)
     places = across[:, None] - SHIFTS_PX[None]
-    shapes = np.stack([np.interp(places, fine, row) for row in blurred], axis=1)
+    shapes = np.stack([np.interp(places, fine, row) for row in blurred], axis=2)
     background = np.linalg.qr(np.stack([np.ones_like(across), across], axis=1))[0]
     flat = shapes.reshape(len(across), -1)
     flat = flat - background @ (background.T @ flat)
@@ -117,28 +117,33 @@ def _smooth_course(
     """
     n, m = cost.shape
     against = np.stack([off**2, np.where(off < 0, ALONE, np.inf)], axis=1) + cost[:, None]
-    total = np.stack([against[0, 0], np.full(m, np.inf)])
-    came = np.zeros((n, 2, m), dtype=np.int64)
-    shifts = np.arange(-STEPS_MAX, STEPS_MAX + 1)
-    penalty = STIFFNESS * shifts.astype(np.float64) ** 2
-    columns = np.arange(m)
-    padded = np.full((2, m + 2 * STEPS_MAX), np.inf)
-    reached = sliding_window_view(padded, m, axis=1)
+    against = against[:, : 2 if np.isfinite(disbelief) else 1]
+    states = against.shape[1]
+    total = np.full((n, states, m + 2 * STEPS_MAX), np.inf)
+    inner = total[:, :, STEPS_MAX : STEPS_MAX + m]
+    inner[0, 0] = against[0, 0]
+    reached = sliding_window_view(total, m, axis=2)
+    penalty = STIFFNESS * np.arange(-STEPS_MAX, STEPS_MAX + 1, dtype=np.float64) ** 2
+    options = np.empty((states, len(penalty), m))
+    same, changed = np.empty((2, states, m))
+    turns = np.zeros((n, states, m), dtype=bool)
     for row in range(1, n):
-        padded[:, STEPS_MAX : STEPS_MAX + m] = total
-        options = reached + penalty[:, None]
-        chosen = options.argmin(axis=1)
-        same = np.take_along_axis(options, chosen[:, None], axis=1)[:, 0]
-        changed = same[::-1] + disbelief
-        turns = changed < same
-        source = np.where(turns, chosen[::-1], chosen)
-        came[row] = columns + shifts[source] + m * np.where(turns, [[1], [0]], [[0], [1]])
-        total = np.where(turns, changed, same) + against[row]
-    at = np.zeros(n, dtype=np.int64)
-    at[-1] = int(total[0].argmin())
+        np.add(reached[row - 1], penalty[:, None], out=options)
+        np.minimum.reduce(options, axis=1, out=same)
+        np.add(same[::-1], disbelief, out=changed)
+        np.less(changed, same, out=turns[row])
+        np.minimum(same, changed, out=same)
+        np.add(same, against[row], out=inner[row])
+    state, at = 0, int(inner[-1, 0].argmin())
+    course = np.empty(n, dtype=np.int64)
+    course[-1] = at
     for row in range(n - 1, 0, -1):
-        at[row - 1] = came[row].ravel()[at[row]]
-    return np.asarray(RADII_PX[at % m])
+        if turns[row, state, at]:
+            state = 1 - state
+        before = total[row - 1, state, at : at + len(penalty)] + penalty
+        at += int(before.argmin()) - STEPS_MAX
+        course[row - 1] = at
+    return np.asarray(RADII_PX[course])
 
 
 def _trend(
@@ -183,28 +188,31 @@ def lumen_px(
     largest = 1.6 * widest + 1.0
     n_radii = min(10 * (int(np.searchsorted(RADII_PX, largest)) // 10 + 1), len(RADII_PX))
     radii = RADII_PX[:n_radii]
-    possible = min(largest, reach - 1.5) > radii
-    possible[:3] = True
+    n_possible = max(int(np.count_nonzero(radii < min(largest, reach - 1.5))), 3)
     shadows = _templates(reach, n_radii)
     flat = profiles - (profiles @ shadows.background) @ shadows.background.T
     match = np.tensordot(flat, shadows.shapes, axes=1)
-    gain = np.where(match > 0, match**2 / np.maximum(shadows.power, 1e-9), 0.0)
-    gain[:, ~possible] = -1.0
+    gain = np.maximum(match[..., :n_possible], 0.0)
+    gain *= gain
+    gain /= np.maximum(shadows.power[:, :n_possible], 1e-9)
     peak = gain.reshape(len(gain), -1).argmax(axis=1)
-    radius_at, shift_at = np.unravel_index(peak, gain.shape[1:])
+    shift_at, radius_at = np.unravel_index(peak, gain.shape[1:])
     rows = np.arange(len(gain))
-    strength = match[rows, radius_at, shift_at] / shadows.power[radius_at, shift_at]
+    strength = match[rows, shift_at, radius_at] / shadows.power[shift_at, radius_at]
     radius = radii[radius_at]
     weight = np.where((strength > 0) & (radius > 0.5 * np.median(radius)), radius, 0.0)
-    explained = gain[rows, radius_at, shift_at].sum() / max(float((flat**2).sum()), 1e-9)
+    explained = gain[rows, shift_at, radius_at].sum() / max(float((flat**2).sum()), 1e-9)
     if (weight > 0).sum() < 8 or explained < EXPLAINED_MIN:
         raise QcaError(
             "no dark vessel lies along the mask; check that mask and frame belong together"
         )
     held = _trend(strength, weight)[:, None, None]
-    left_over = (flat**2).sum(axis=1) - gain[rows, radius_at, shift_at]
+    left_over = (flat**2).sum(axis=1) - gain[rows, shift_at, radius_at]
     noise = max(float(np.median(left_over)) / len(across), 1e-12)
-    cost = ((held**2) * shadows.power - 2 * held * match).min(axis=2) / (noise * REPEATED)
+    misfit = held**2 * shadows.power
+    match *= 2 * held
+    misfit -= match
+    cost = misfit.min(axis=1) / (noise * REPEATED)
     cost = np.minimum(cost - cost.min(axis=1, keepdims=True), DOUBT_MAX)
     off = (2 * radii[None] - rough_px[:, None]) / MASK_TRUST_PX
     return 2 * _smooth_course(cost, off, DISBELIEF if by_model else np.inf)

@@ -226,7 +226,10 @@ def _throat_px(found: Profile, share: Float64[np.ndarray, " n"], at: int) -> flo
 
 
 def _folds_xy(bitmap: Bool[np.ndarray, "h w"]) -> Float64[np.ndarray, "k 2"]:
-    numbered, _ = ndimage.label(solid(bitmap) & ~bitmap)
+    holes = solid(bitmap) & ~bitmap
+    if not holes.any():
+        return np.empty((0, 2))
+    numbered, _ = ndimage.label(holes)
     large = np.bincount(numbered.ravel()) >= FOLD_MIN_PX
     large[0] = False
     return np.argwhere(large[numbered])[:, ::-1].astype(np.float64)

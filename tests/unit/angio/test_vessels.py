@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
-from angio.vessels import centreline, diameters_px
+from angio import vessels
+from angio.vessels import Centreline, centreline, diameters_px, solid
 from casebook.errors import QcaError
 
 
@@ -67,3 +69,42 @@ def test_steps_are_even_and_in_the_picture() -> None:
 def test_what_is_no_vessel_is_refused(bitmap: np.ndarray) -> None:
     with pytest.raises(QcaError):
         centreline(bitmap)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), share=st.floats(0, 1))
+def test_pinholes_are_filled_as_scipy_fills_them(seed: int, share: float) -> None:
+    bitmap = np.random.default_rng(seed).random((23, 17)) < share
+    assert np.array_equal(solid(bitmap), ndimage.binary_fill_holes(bitmap))
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_mask_is_read_between_its_pixels_as_scipy_reads_it(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    bitmap = rng.random((11, 9)) < 0.5
+    places = rng.uniform(-3, 14, (5, 40, 2))
+    places[0] = np.round(places[0])  # on pixel centres, the outermost and those beyond
+    ours = vessels._between_pixels(bitmap, places)
+    theirs = ndimage.map_coordinates(
+        bitmap.astype(np.float64), [places[..., 1], places[..., 0]], order=1
+    )
+    np.testing.assert_allclose(ours, theirs, atol=1e-12)
+
+
+def test_a_section_looked_at_in_two_parts_shows_what_the_whole_one_shows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    branching = bar(14, 150) | bar(5, 90, 70) | bar(3, 150, 20)
+    line = centreline(branching)
+    in_parts = diameters_px(branching, line)
+    monkeypatch.setattr(vessels, "FIRST_SHARE", 1.0)
+    assert np.array_equal(diameters_px(branching, line), in_parts)
+    monkeypatch.setattr(vessels, "FIRST_SHARE", 0.01)
+    assert np.array_equal(diameters_px(branching, line), in_parts)
+    assert in_parts.max() > 20  # sections along a branch: the first part does not show their edge
+
+
+def test_a_line_beside_every_mask_has_no_width() -> None:
+    line = Centreline(np.array([[3.0, 3.0], [4.0, 3.0]]), np.array([[0.0, 1.0], [0.0, 1.0]]))
+    assert diameters_px(np.zeros((9, 9), dtype=bool), line).max() == 0
