@@ -41,6 +41,7 @@ _N_MERGES = 49_152 - 256 - 2
 """Of the lines of a vocabulary, those sam3 reads. Source: sam3 0.1.4, model/tokenizer_ve.py:142."""
 _MERGES_SHA256 = "f61f2adf497e6f5357c347aeb4646fabe82f341e946de5bdec5d2858e41bef4a"
 """Of them, in the file open_clip_torch 3.3.0 carries."""
+_TOKENS = "token_embedding.weight"
 WEIGHTS, SIZES, VOCABULARY = "model.safetensors", "config.json", "bpe_simple_vocab_16e6.txt.gz"
 
 
@@ -70,8 +71,8 @@ def load_base(folder: Path, *, matching: bool = False) -> Sam3:
         matching: Attach the matcher that training the concept path needs.
 
     Raises:
-        ModelError: a file is missing or damaged, or a weight is missing, too many, misshapen or not
-            finite.
+        ModelError: a file is missing or damaged, a weight is missing, too many, misshapen or not
+            finite, or the vocabulary is not the one it was trained with.
     """
     sizes = read_sizes(folder)
     path = folder / WEIGHTS
@@ -79,8 +80,10 @@ def load_base(folder: Path, *, matching: bool = False) -> Sam3:
         stored = load_file(path)
     except (OSError, SafetensorError) as problem:
         raise ModelError(f"{path}: cannot be read ({problem}); restore it") from None
-    vocabulary = folder / VOCABULARY
-    model = build(sizes, vocabulary=vocabulary if vocabulary.is_file() else None, matching=matching)
+    vocabulary = folder / VOCABULARY if (folder / VOCABULARY).is_file() else None
+    if vocabulary is not None:
+        read_vocabulary(vocabulary)  # texts cut into other tokens would be answered all the same
+    model = build(sizes, vocabulary=vocabulary, matching=matching)
     # RoPE tables are complex, which safetensors cannot hold; they follow from the sizes.
     expected = {name: value for name, value in model.state_dict().items() if not value.is_complex()}
     _require_same(expected, stored, path)
@@ -101,6 +104,12 @@ def _require_same(expected: dict[str, Tensor], stored: dict[str, Tensor], path: 
             "it was made with other sizes or another sam3"
         )
     for name, value in expected.items():
+        if value.shape != stored[name].shape and name.endswith(_TOKENS):
+            raise ModelError(
+                f"{path}: knows {len(stored[name])} tokens, expected {len(value)}, as many as the "
+                f"vocabulary beside it gives or bytes where there is none; put {VOCABULARY} there "
+                "(`make weights` fetches it), or take it away from a base that reads bytes"
+            )
         if value.shape != stored[name].shape:
             raise ModelError(
                 f"{path}: {name} has shape {tuple(stored[name].shape)}, expected "

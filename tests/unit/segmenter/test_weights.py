@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from casebook.errors import AccessError, ModelError, UnreachableError
 from segmenter.weights import (
     SIZES,
+    VOCABULARY,
     WEIGHTS,
     base_sha256,
     convert,
@@ -65,6 +66,31 @@ def test_a_base_with_a_weight_that_is_not_finite_is_refused(base: Path, tmp_path
     save_file(state, tmp_path / "broken" / WEIGHTS)
     with pytest.raises(ModelError, match=f"{name} holds NaN or infinity; restore it"):
         load_base(tmp_path / "broken")
+
+
+def words(folder: Path) -> list[str]:
+    """A vocabulary of as many merges as CLIP's, and none of them CLIP's."""
+    merges = [f"a{number} b{number}" for number in range(49_152 - 256 - 2)]
+    packed = gzip.compress("\n".join(["#version: 0.2", *merges, ""]).encode())
+    (folder / VOCABULARY).write_bytes(packed)
+    return merges
+
+
+def test_a_base_with_another_vocabulary_is_refused(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(base, tmp_path / "base")
+    merges = words(tmp_path / "base")
+    with pytest.raises(ModelError, match="is not CLIP's vocabulary"):
+        load_base(tmp_path / "base")
+    # Were it the right one, a base that reads bytes has no use for it.
+    digest = hashlib.sha256("\n".join(merges).encode()).hexdigest()
+    monkeypatch.setattr("segmenter.weights._MERGES_SHA256", digest)
+    with pytest.raises(ModelError, match=r"knows 51\d tokens, expected 49408.*make weights"):
+        load_base(tmp_path / "base")
+    (tmp_path / "base" / VOCABULARY).write_bytes(b"\x1f\x8b half")
+    with pytest.raises(ModelError, match=r"cannot be read .*; download it again"):
+        load_base(tmp_path / "base")
 
 
 def test_sizes_that_are_no_sizes_are_refused(tmp_path: Path) -> None:
