@@ -5,47 +5,42 @@ path, on the whole image. Knows neither labels nor where models are registered.
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
-from scipy.ndimage import label
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from casebook.errors import AngioloopError, ModelError
 from casebook.masks import box_of
 from casebook.protocols import Embedding, Frame, Prediction, Prompt
 from segmenter import adapter as adapters
+from segmenter.answers import answer
 from segmenter.cache import EmbeddingCache
-from segmenter.doubt import uncertainty_of
+from segmenter.detector import Detector
 from segmenter.heads import Heads, head_sizes, load_heads, told, view_numbers
 from segmenter.interactive import is_ambiguous, likeliest
 from segmenter.prompts import (
     Window,
     WindowConfig,
-    crop,
     crop_logits,
-    from_grey,
     paste,
     prompt_points,
-    to_square,
-    whole_window,
     window_of,
-    worded,
+    window_pixels,
     zoomed_window,
 )
 from segmenter.sam3 import REAL, Features, Sam3
-from segmenter.tiles import blended, tiles_of
 from segmenter.views import load_view
 from segmenter.weights import base_sha256, load_base
 
-_DUPLICATE_IOU = 0.7
-_SPECK = 0.15
-"""Parts of a dense map smaller than this share of the largest are left out."""
+_AT_ONCE = 8
+"""Windows that are encoded, and prompts that are decoded, together."""
+_Asked = tuple[Prompt, Window, Float64[np.ndarray, "n 2"], Int64[np.ndarray, " n"]]
+"""A prompt, its window, and its points there with their kinds."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +85,12 @@ class Teacher:
         self._multimask = model.config.multimask
         self._windows = self._given = windows
         self._base_hash = base_hash
-        self._concept_threshold = concept_threshold
-        self._dense = dense
         self._lock = threading.RLock()
         limit = int(cache_mb * 2**20)
         self._features: EmbeddingCache[Features] = EmbeddingCache(limit, _bytes_of)
-        self._trunks: EmbeddingCache[Tensor] = EmbeddingCache(limit, _bytes_of_tensor)
-        self._tiles: EmbeddingCache[dict[str, Any]] = EmbeddingCache(limit, _bytes_of_maps)
+        self._detector = Detector(
+            self._model, cache_mb=cache_mb, threshold=concept_threshold, dense=dense
+        )
 
     @property
     def model_id(self) -> str:
@@ -155,8 +149,7 @@ class Teacher:
             self._model.view_embedding = view.to(self._model.device) if view is not None else None
             self._heads = heads.to(self._model.device) if heads is not None else None
             self._features.clear()
-            self._trunks.clear()
-            self._tiles.clear()
+            self._detector.clear()
 
     def embed(self, frame: Frame) -> TeacherEmbedding:
         """The frame, ready for prompts; encoders run when the first prompt says where to look."""
@@ -168,169 +161,156 @@ class Teacher:
         Raises:
             PromptError: the prompt is empty, contradictory or outside the image.
         """
+        return self.predict_all(embedding, (prompt,))[0]
+
+    def predict_all(
+        self, embedding: Embedding, prompts: Sequence[Prompt]
+    ) -> tuple[tuple[Prediction, ...], ...]:
+        """What `predict` answers to each prompt; what can be computed together is.
+
+        Raises:
+            PromptError: one is empty, contradictory or outside the image.
+        """
         frame = embedding.frame
-        prompt = prompt.checked(frame.hw)
+        prompts = [prompt.checked(frame.hw) for prompt in prompts]
+        shown = [prompt.box_xyxy is not None or len(prompt.points_xy) > 0 for prompt in prompts]
         with self._lock, torch.inference_mode():
-            if prompt.box_xyxy is not None or len(prompt.points_xy):
-                return (self._interactive(frame, prompt),)
-            return self._concept(frame, prompt)
+            masks = iter(
+                self._interactive(
+                    frame, [one for one, is_shown in zip(prompts, shown, strict=True) if is_shown]
+                )
+            )
+            named = iter(
+                self._detector.find(
+                    frame,
+                    [one for one, is_shown in zip(prompts, shown, strict=True) if not is_shown],
+                    view_in_text=self._view_in_text,
+                    tile=self._windows.tile,
+                )
+            )
+            return tuple((next(masks),) if is_shown else next(named) for is_shown in shown)
 
     def features(self, frame: Frame, window: Window) -> Features:
         """Features of a window of a frame, from the cache when they are there."""
-        key = (frame.digest, window)
         with self._lock, torch.inference_mode():
-            return self._features.get(key, lambda: self._model.encode(self._pixels(frame, window)))
+            return self._seen(frame, [window])[0]
 
-    def _pixels(self, frame: Frame, window: Window) -> Float[Tensor, "1 3 s s"]:
+    def _seen(self, frame: Frame, windows: Sequence[Window]) -> list[Features]:
+        """Features of windows of a frame; those not yet seen are encoded together."""
+
+        def encoded(missing: list[tuple[str, Window]]) -> list[Features]:
+            made: list[Features] = []
+            for start in range(0, len(missing), _AT_ONCE):
+                some = [window for _, window in missing[start : start + _AT_ONCE]]
+                together = self._model.encode(self._pixels(frame, some))
+                made += [
+                    Features(*(part[row : row + 1].clone() for part in together))
+                    for row in range(len(some))
+                ]
+            return made
+
+        return self._features.get_all([(frame.digest, window) for window in windows], encoded)
+
+    def _pixels(self, frame: Frame, windows: Sequence[Window]) -> Float[Tensor, "b 3 s s"]:
         sizes = self._model.config
-        square = crop(frame.pixels, window, sizes.side_px)[None]
-        return from_grey(square, standardised=sizes.standardised).to(self._model.device)
+        squares = [
+            window_pixels(frame.pixels, window, sizes.side_px, standardised=sizes.standardised)
+            for window in windows
+        ]
+        return torch.cat(squares).to(self._model.device)
 
-    def _interactive(self, frame: Frame, prompt: Prompt) -> Prediction:
-        first = self._look(frame, prompt, window_of(prompt, frame.hw, self._windows))
-        found = first.bitmap.any()
-        x1, y1, x2, y2 = box_of(first.bitmap) if found else (0, 0, 0, 0)
-        answer = (float(x1), float(y1), float(x2), float(y2)) if found else None
-        window = zoomed_window(prompt, answer, frame.hw, self._windows)
-        if window is None:
-            return first
-        closer = self._look(frame, prompt, window)
-        return closer if closer.bitmap.any() else first
+    def _interactive(self, frame: Frame, prompts: Sequence[Prompt]) -> list[Prediction]:
+        windows = [window_of(prompt, frame.hw, self._windows) for prompt in prompts]
+        found = self._look(frame, prompts, windows)
+        closer: dict[int, Window] = {}
+        for index, (prompt, first) in enumerate(zip(prompts, found, strict=True)):
+            x1, y1, x2, y2 = box_of(first.bitmap) if first.bitmap.any() else (0, 0, 0, 0)
+            box = (float(x1), float(y1), float(x2), float(y2)) if first.bitmap.any() else None
+            window = zoomed_window(prompt, box, frame.hw, self._windows)
+            if window is not None:
+                closer[index] = window
+        again = self._look(frame, [prompts[index] for index in closer], list(closer.values()))
+        for index, second in zip(closer, again, strict=True):
+            if second.bitmap.any():
+                found[index] = second
+        return found
 
-    def _look(self, frame: Frame, prompt: Prompt, window: Window) -> Prediction:
-        """The answer to a box or clicks in one window."""
+    def _look(
+        self, frame: Frame, prompts: Sequence[Prompt], windows: Sequence[Window]
+    ) -> list[Prediction]:
+        """The answers to boxes or clicks, each in a window; those of a kind are decoded together.
+
+        Prompts of one kind have as many points: more would be seen, were they only padding.
+        """
         side = self._model.config.side_px
-        points, kinds = prompt_points(prompt, window, side)
-        device = self._model.device
-        previous = None
-        if prompt.mask_logits is not None:
-            cut = crop_logits(prompt.mask_logits, window, self._model.config.mask_side)
-            previous = torch.from_numpy(cut)[None, None].to(device)
-        features = self.features(frame, window)
-        asked = torch.from_numpy(points)[None].float().to(device)
-        labels = torch.from_numpy(kinds)[None].to(device)
-        several = is_ambiguous(labels)
-        if self._multimask and previous is None and several.any():
-            low, quality = likeliest(*self._model.candidates(features, asked, labels), several)
+        seen = self._seen(frame, windows)
+        drawn = [prompt_points(*one, side) for one in zip(prompts, windows, strict=True)]
+        kinds: dict[tuple[int, bool, bool], list[int]] = {}
+        for index, (prompt, (points, labels)) in enumerate(zip(prompts, drawn, strict=True)):
+            corrects = prompt.mask_logits is not None
+            several = self._multimask and not corrects
+            several = several and bool(is_ambiguous(torch.from_numpy(labels)[None]).any())
+            kinds.setdefault((len(points), corrects, several), []).append(index)
+        found: dict[int, Prediction] = {}
+        for (_, corrects, several), rows in kinds.items():
+            for start in range(0, len(rows), _AT_ONCE):
+                some = rows[start : start + _AT_ONCE]
+                answers = self._decoded(
+                    frame,
+                    [(prompts[row], windows[row], *drawn[row]) for row in some],
+                    Features(
+                        *(
+                            torch.cat(parts)
+                            for parts in zip(*(seen[row] for row in some), strict=True)
+                        )
+                    ),
+                    corrects=corrects,
+                    several=several,
+                )
+                found |= dict(zip(some, answers, strict=True))
+        return [found[index] for index in range(len(prompts))]
+
+    def _decoded(
+        self,
+        frame: Frame,
+        asked: Sequence[_Asked],
+        features: Features,
+        *,
+        corrects: bool,
+        several: bool,
+    ) -> list[Prediction]:
+        """The answers to prompts of one kind."""
+        sizes, device = self._model.config, self._model.device
+        points = torch.from_numpy(np.stack([one[2] for one in asked])).float().to(device)
+        labels = torch.from_numpy(np.stack([one[3] for one in asked])).to(device)
+        if several:
+            candidates = self._model.candidates(features, points, labels)
+            low, quality = likeliest(*candidates, is_ambiguous(labels))
         else:
-            low, quality = self._model.decode(features, asked, labels, previous)
-        logits = paste(low[0], window, frame.hw)
-        said: dict[str, float] = {}
-        if self._heads is not None:
-            views = view_numbers([prompt.view or frame.view]).to(device)
-            said = told(self._heads(features, low, views), window.size_px / side)
-        return _prediction(logits, float(quality[0]), prompt.concept, said)
-
-    def _concept(self, frame: Frame, prompt: Prompt) -> tuple[Prediction, ...]:
-        concept = prompt.concept or ""
-        asked = worded(concept, (prompt.view or frame.view) if self._view_in_text else None)
-        if self._windows.tile is not None and not prompt.exemplars_xyxy:
-            return self._in_tiles(frame, prompt, asked, self._windows.tile)
-        # A box of an example means nothing in another tile: with one the whole image is looked at.
-        window = whole_window(frame.hw)
-        side = self._model.config.side_px
-        trunk = self._trunks.get(
-            frame.digest, lambda: self._model.trunk(self._pixels(frame, window))
-        )
-        exemplars = None
-        if prompt.exemplars_xyxy:
-            corners = np.array(prompt.exemplars_xyxy, dtype=np.float64).reshape(-1, 2)
-            start, end = to_square(corners, window, side).reshape(-1, 2, 2).swapaxes(0, 1)
-            boxes = np.concatenate([(start + end) / 2 + 0.5, end - start + 1], axis=1) / side
-            exemplars = torch.from_numpy(boxes)[None].float().to(self._model.device)
-        first = torch.zeros(1, dtype=torch.long, device=self._model.device)
-        out: dict[str, Any] = self._model.ground(
-            self._model.concept_features(trunk),
-            self._model.text_features([asked]),
-            first,
-            first,
-            exemplars_cxcywh=exemplars,
-            views=view_numbers([prompt.view or frame.view]),
-        )
-        presence = float(out["presence_logit_dec"][0].sigmoid().max())
-        scores = out["pred_logits"][0, :, 0].float().sigmoid() * presence
-        found: list[Prediction] = []
-        for index in scores.argsort(descending=True).tolist():
-            if float(scores[index]) < self._concept_threshold:
-                break
-            logits = paste(out["pred_masks"][0, index].float(), window, frame.hw)
-            candidate = _prediction(logits, float(scores[index]), concept, {"presence": presence})
-            if candidate.bitmap.any() and not any(_same(candidate, other) for other in found):
-                found.append(candidate)
-        if not found and self._dense:
-            logits = paste(out["semantic_seg"][0, 0].float(), window, frame.hw)
-            found = _pieces(logits, concept, {"presence": presence})
-        return tuple(found)
-
-    def _in_tiles(
-        self, frame: Frame, prompt: Prompt, asked: str, share: float
-    ) -> tuple[Prediction, ...]:
-        """The parts of a concept's dense map, put together from tiles of the frame."""
-        tiles = tiles_of(frame.hw, share)
-
-        def seen() -> dict[str, Any]:
-            pixels = torch.cat([self._pixels(frame, tile) for tile in tiles])
-            return self._model.concept_features(self._model.trunk(pixels))
-
-        device = self._model.device
-        dense = self._model.dense(
-            self._tiles.get(frame.digest, seen),
-            self._model.text_features([asked]),
-            torch.arange(len(tiles), device=device),
-            torch.zeros(len(tiles), dtype=torch.long, device=device),
-            views=view_numbers([prompt.view or frame.view] * len(tiles)),
-        )
-        return tuple(_pieces(blended(dense, tiles, frame.hw), prompt.concept or "", {}))
-
-
-def _prediction(
-    logits: Float32[np.ndarray, "h w"], score: float, label: str | None, heads: Mapping[str, float]
-) -> Prediction:
-    score = min(1.0, max(0.0, score))
-    return Prediction(
-        bitmap=logits > 0,
-        score=score,
-        label=label,
-        logits=logits,
-        heads=dict(heads),
-        uncertainty=uncertainty_of(score, logits),
-    )
-
-
-def _pieces(
-    logits: Float32[np.ndarray, "h w"], concept: str, heads: Mapping[str, float]
-) -> list[Prediction]:
-    """The connected parts of a concept's dense map, without specks, best first."""
-    parts, count = label(logits > 0)
-    shares = 1.0 / (1.0 + np.exp(-logits))
-    areas_px = np.bincount(parts.ravel(), minlength=count + 1)[1:]
-    found = []
-    for index in range(1, count + 1):
-        if areas_px[index - 1] < _SPECK * areas_px.max():
-            continue
-        bitmap = parts == index
-        alone = np.where(bitmap, logits, np.minimum(logits, -np.abs(logits))).astype(np.float32)
-        found.append(_prediction(alone, float(shares[bitmap].mean()), concept, heads))
-    return sorted(found, key=lambda part: -part.score)
-
-
-def _same(one: Prediction, other: Prediction) -> bool:
-    both = np.logical_and(one.bitmap, other.bitmap).sum()
-    either = np.logical_or(one.bitmap, other.bitmap).sum()
-    return bool(both > _DUPLICATE_IOU * either)
+            previous = None
+            if corrects:
+                cuts = [
+                    crop_logits(prompt.mask_logits, window, sizes.mask_side)
+                    for prompt, window, _, _ in asked
+                    if prompt.mask_logits is not None
+                ]
+                previous = torch.from_numpy(np.stack(cuts))[:, None].to(device)
+            low, quality = self._model.decode(features, points, labels, previous)
+        found = []
+        for row, (prompt, window, _, _) in enumerate(asked):
+            logits = paste(low[row], window, frame.hw)
+            said: dict[str, float] = {}
+            if self._heads is not None:
+                here = torch.tensor([row], device=device)
+                views = view_numbers([prompt.view or frame.view]).to(device)
+                numbers = self._heads(features.rows(here), low[row : row + 1], views)
+                said = told(numbers, window.size_px / sizes.side_px)
+            found.append(answer(logits, float(quality[row]), prompt.concept, said))
+        return found
 
 
 def _bytes_of(features: Features) -> int:
-    return sum(_bytes_of_tensor(value) for value in features)
-
-
-def _bytes_of_maps(features: Mapping[str, Any]) -> int:
-    maps = (*features["backbone_fpn"], *features["vision_pos_enc"])
-    return sum(_bytes_of_tensor(value) for value in maps)
-
-
-def _bytes_of_tensor(value: Tensor) -> int:
-    return value.numel() * value.element_size()
+    return sum(part.numel() * part.element_size() for part in features)
 
 
 def default_windows(model: Sam3) -> WindowConfig:

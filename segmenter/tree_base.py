@@ -1,7 +1,7 @@
 """Goes on from the tiny base: trees of thin lines, by their name, and three masks for one click.
 
 ``python -m segmenter.tree_base --minutes 50`` is the second half of what ``make tiny-base`` runs.
-Half of the steps ask by name, in squares as fine as those a frame is later looked at in; the others
+Every third step asks by name, in squares as fine as those a frame is later looked at in; the others
 go on with boxes and clicks. Names that mean nothing are taught to mean the trees: what is asked for
 by a name nobody taught is most likely what stands out.
 """
@@ -185,7 +185,7 @@ def pretrain(config: TrainConfig, *, directory: Path, out: Path) -> ModelCard:
         three_masks(model, torch.Generator().manual_seed(config.seed))
     model.train()
     criterion = detection_loss(sizes.queries)
-    mix = PromptMix(box=0.5, box_and_click=0.15, click=0.35, correction_share=0.2)
+    mix = PromptMix(box=0.55, box_and_click=0.15, click=0.3, correction_share=0.2)
 
     def batches(step: int) -> ShapesBatch:
         is_concept = step % config.concept_every == config.concept_every - 1
@@ -218,11 +218,11 @@ main = command(
     "python -m segmenter.tree_base --minutes 50 --out conf/tiny-base",
     Path("workspace/tree-base"),
     minutes=50.0,
-    lr=8e-4,
+    lr=5e-4,
     warmup=0.03,
     ema=0.998,
-    checkpoint_every=300,
-    concept_every=2,
+    checkpoint_every=400,
+    concept_every=3,
 )
 
 
