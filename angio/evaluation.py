@@ -22,7 +22,7 @@ from casebook.errors import DataError, PromptError, QcaError
 from casebook.labels import LabelSet
 from casebook.masks import box_of, decode
 from casebook.metrics import cldice, dice, iou
-from casebook.protocols import Embedding, Frame, Prediction, Prompt, Segmenter
+from casebook.protocols import Embedding, Frame, Prediction, Prompt, Segmenter, predict_all
 
 Bitmap = Bool[np.ndarray, "h w"]
 Progress = Callable[[int, int], None]
@@ -157,10 +157,13 @@ def box_prompt(bitmap: Bitmap) -> Prompt:
     return Prompt(box_xyxy=(float(x1), float(y1), float(x2), float(y2)))
 
 
-def _answer(segmenter: Segmenter, embedding: Embedding, prompt: Prompt) -> Prediction:
-    """The best answer to a prompt; an empty mask when the model finds none."""
-    found = segmenter.predict(embedding, prompt)
-    return found[0] if found else Prediction(np.zeros(embedding.frame.hw, dtype=bool), 0.0)
+def _answers(
+    segmenter: Segmenter, embedding: Embedding, prompts: Sequence[Prompt]
+) -> list[Prediction]:
+    """The best answer to each prompt; an empty mask when the model finds none."""
+    nothing = Prediction(np.zeros(embedding.frame.hw, dtype=bool), 0.0)
+    answers = predict_all(segmenter, embedding, prompts)
+    return [found[0] if found else nothing for found in answers]
 
 
 def automatic_segment(segmenter: Segmenter, embedding: Embedding, labels: LabelSet) -> Bitmap:
@@ -172,7 +175,7 @@ def automatic_segment(segmenter: Segmenter, embedding: Embedding, labels: LabelS
     for label in labels.of_role("lesion"):
         found = segmenter.predict(embedding, Prompt(concept=label.name))
         if found and found[0].bitmap.any():
-            return _answer(segmenter, embedding, box_prompt(found[0].bitmap)).bitmap
+            return _answers(segmenter, embedding, [box_prompt(found[0].bitmap)])[0].bitmap
     return nothing
 
 
@@ -221,7 +224,7 @@ def evaluate_case(
     filtered = baseline and bool(vessels or labels.of_role("tree"))
     response = frangi.vesselness(frame.pixels) if filtered else None
     prompts = [box_prompt(bitmap) for _, bitmap in truth.segments]
-    answers = [_answer(segmenter, embedding, prompt) for prompt in prompts]
+    answers = _answers(segmenter, embedding, prompts)
     names = _names(segmenter, embedding, labels, truth, answers, ask=details)
     scores = []
     for (label, bitmap), prompt, found, named in zip(

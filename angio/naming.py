@@ -11,10 +11,9 @@ import numpy as np
 from jaxtyping import Bool
 
 from casebook.documents import Document
-from casebook.errors import PromptError
 from casebook.labels import LabelSet
 from casebook.metrics import iou
-from casebook.protocols import Embedding, Prediction, Prompt, Segmenter
+from casebook.protocols import Embedding, Prediction, Prompt, Segmenter, answers_to
 
 Bitmap = Bool[np.ndarray, "h w"]
 
@@ -58,17 +57,16 @@ def ask_names(
     segmenter: Segmenter, embedding: Embedding, labels: LabelSet
 ) -> tuple[Named, ...] | None:
     """What the model finds for every segment's name; none where it takes no names at all."""
-    found: list[Named] = []
-    refused = 0
-    names = coded(labels).values()
-    for name in names:
-        try:
-            answers = segmenter.predict(embedding, Prompt(concept=name, view=embedding.frame.view))
-        except PromptError:
-            refused += 1
-            continue
-        found += [Named(name, one.bitmap, one.score) for one in answers]
-    return None if refused == len(names) else tuple(found)
+    names = tuple(coded(labels).values())
+    prompts = [Prompt(concept=name, view=embedding.frame.view) for name in names]
+    answers = answers_to(segmenter, embedding, prompts)
+    if all(found is None for found in answers):
+        return None
+    return tuple(
+        Named(name, one.bitmap, one.score)
+        for name, found in zip(names, answers, strict=True)
+        for one in found or ()
+    )
 
 
 def by_names(asked: Sequence[Named], bitmap: Bitmap) -> Naming:

@@ -24,7 +24,7 @@ from casebook.documents import Document, sha256_of
 from casebook.errors import AngioloopError, ConfigError, PromptError, QcaError
 from casebook.images import RecentImages
 from casebook.labels import LabelSet
-from casebook.protocols import Embedding, Frame, Prediction, Prompt, Segmenter, Tracker
+from casebook.protocols import Embedding, Frame, Prediction, Prompt, Segmenter, Tracker, predict_all
 from casebook.tracks import Track, Tracks, TrackStore
 
 Kind = Literal["interactor", "detector", "tracker"]
@@ -191,9 +191,11 @@ class Handler:
         log["height_px"], log["width_px"] = seen.embedding.frame.hw
         return seen
 
-    def _predict(self, seen: _Seen, prompt: Prompt, watch: Watch) -> tuple[Prediction, ...]:
+    def _predict(
+        self, seen: _Seen, prompts: Sequence[Prompt], watch: Watch
+    ) -> tuple[tuple[Prediction, ...], ...]:
         with watch.stage("predict"), seen.lock:
-            return seen.model.segmenter.predict(seen.embedding, prompt)
+            return predict_all(seen.model.segmenter, seen.embedding, prompts)
 
     def _tidy(
         self, bitmap: Bool[np.ndarray, "h w"], inside_xy: Sequence[tuple[float, float]] = ()
@@ -218,15 +220,16 @@ class Handler:
         if request.prewarm:
             height, width = frame.hw
             # A model that looks only when it is asked is asked for all of the image.
-            self._predict(seen, Prompt(box_xyxy=(0.0, 0.0, width - 1.0, height - 1.0)), watch)
+            self._predict(seen, [Prompt(box_xyxy=(0.0, 0.0, width - 1.0, height - 1.0))], watch)
             return wire.ShapesAnswer().model_dump_json()
         prompts = request.prompts(frame)
         log["clicks"] = len(request.pos_points) + len(request.neg_points)
         log["box"] = int(request.obj_bbox is not None)
         kept = []
-        for prompt in prompts:
+        answers = self._predict(seen, prompts, watch)
+        for prompt, found in zip(prompts, answers, strict=True):
             curve = seen.model.curve(prompt)
-            for entry in self._predict(seen, prompt, watch):
+            for entry in found:
                 with watch.stage("answer"):
                     confidence = self._confidence(entry.score, curve)
                     bitmap = self._tidy(entry.bitmap, request.pos_points)
@@ -254,9 +257,10 @@ class Handler:
         seen = self._see(request.image, watch, log)
         frame = seen.embedding.frame
         found = []
-        for label in self._labels.masks:
-            prompt = Prompt(concept=label.name, view=frame.view)
-            for entry in self._predict(seen, prompt, watch):
+        asked = [Prompt(concept=label.name, view=frame.view) for label in self._labels.masks]
+        answers = self._predict(seen, asked, watch)
+        for label, prompt, entries in zip(self._labels.masks, asked, answers, strict=True):
+            for entry in entries:
                 confidence = self._confidence(entry.score, seen.model.curve(prompt))
                 bitmap = entry.bitmap if label.role == "tree" else self._tidy(entry.bitmap)
                 if confidence < least or not bitmap.any():

@@ -5,6 +5,7 @@ coordinates. Knows no model.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol, runtime_checkable
@@ -164,6 +165,46 @@ class Segmenter(Protocol):
             PromptError: the prompt is empty, contradictory or outside the image.
         """
         ...
+
+
+@runtime_checkable
+class BatchSegmenter(Segmenter, Protocol):
+    """A segmenter that computes the answers to several prompts on a frame together."""
+
+    def predict_all(
+        self, embedding: Embedding, prompts: Sequence[Prompt]
+    ) -> tuple[tuple[Prediction, ...], ...]:
+        """What `predict` answers to each, in their order.
+
+        Raises:
+            PromptError: one of them is empty, contradictory or outside the image.
+        """
+        ...
+
+
+def predict_all(
+    segmenter: Segmenter, embedding: Embedding, prompts: Sequence[Prompt]
+) -> tuple[tuple[Prediction, ...], ...]:
+    """The answers to several prompts on a frame, in their order; together where the model can.
+
+    Raises:
+        PromptError: one of them is empty, contradictory or outside the image.
+    """
+    if isinstance(segmenter, BatchSegmenter):
+        return segmenter.predict_all(embedding, prompts)
+    return tuple(segmenter.predict(embedding, prompt) for prompt in prompts)
+
+
+def answers_to(
+    segmenter: Segmenter, embedding: Embedding, prompts: Sequence[Prompt]
+) -> tuple[tuple[Prediction, ...] | None, ...]:
+    """As `predict_all`, with None for each prompt that the model refuses."""
+    try:
+        return predict_all(segmenter, embedding, prompts)
+    except PromptError:
+        if len(prompts) == 1:
+            return (None,)
+    return tuple(answers_to(segmenter, embedding, [prompt])[0] for prompt in prompts)
 
 
 @runtime_checkable

@@ -6,9 +6,10 @@ Knows nothing of models.
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
+K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
@@ -37,21 +38,34 @@ class EmbeddingCache(Generic[V]):
 
         A value larger than the whole cache is returned and not kept.
         """
+        return self.get_all([key], lambda _missing: [make()])[0]
+
+    def get_all(self, keys: Sequence[K], make: Callable[[list[K]], Sequence[V]]) -> list[V]:
+        """The values of several keys; those that are not held are made together, each once."""
         with self._lock:
-            if key in self._values:
-                self._values.move_to_end(key)
-                self.hits += 1
-                return self._values[key]
-            self.misses += 1
-            value = make()
-            size = self._size_of(value)
-            if size <= self._limit_bytes:
-                self._values[key] = value
-                self._bytes += size
-                while self._bytes > self._limit_bytes:
-                    _, old = self._values.popitem(last=False)
-                    self._bytes -= self._size_of(old)
-            return value
+            missing = list(dict.fromkeys(key for key in keys if key not in self._values))
+            self.hits += len(keys) - len(missing)
+            self.misses += len(missing)
+            for key in keys:
+                if key in self._values:
+                    self._values.move_to_end(key)
+            known = {key: self._values[key] for key in keys if key in self._values}
+            if missing:
+                made = dict(zip(missing, make(missing), strict=True))
+                known |= made
+                for key, value in made.items():
+                    self._keep(key, value)
+            return [known[key] for key in keys]
+
+    def _keep(self, key: Hashable, value: V) -> None:
+        size = self._size_of(value)
+        if size > self._limit_bytes:
+            return
+        self._values[key] = value
+        self._bytes += size
+        while self._bytes > self._limit_bytes:
+            _, old = self._values.popitem(last=False)
+            self._bytes -= self._size_of(old)
 
     def clear(self) -> None:
         """Forget everything."""

@@ -162,6 +162,13 @@ def crop(
     return np.array(image)
 
 
+def window_pixels(
+    pixels: UInt8[np.ndarray, "h w"], window: Window, side_px: int, *, standardised: bool
+) -> Float[Tensor, "1 3 s s"]:
+    """What a model sees of a window of a frame."""
+    return from_grey(crop(pixels, window, side_px)[None], standardised=standardised)
+
+
 def crop_mask(
     bitmap: Bool[np.ndarray, "h w"], window: Window, side_px: int
 ) -> Bool[np.ndarray, "s s"]:

@@ -16,7 +16,7 @@ from casebook.annotations import AnnotationSetBuilder, Origin, write_annotations
 from casebook.cases import Case
 from casebook.errors import PromptError, StateError
 from casebook.labels import LabelSet
-from casebook.protocols import Embedding, Frame, Prediction, Prompt, Segmenter
+from casebook.protocols import Embedding, Frame, Prediction, Prompt, Segmenter, answers_to
 from segmenter.doubt import NO_ANSWER, doubt
 from trainer.rounds_config import ProposeConfig
 from trainer.select import Uncertainty
@@ -106,15 +106,18 @@ def _by_concept(
     teacher: Segmenter, embedding: Embedding, case: Case, labels: LabelSet, config: ProposeConfig
 ) -> list[Proposal]:
     wanted = labels.find(case.segment).name if case.segment else None
+    # Experts draw the segments; the tree is their union.
+    left_out = {label.name for label in labels.of_role("tree")} if labels.of_role("segment") else ()
+    names = [
+        label.name
+        for label in labels.masks
+        if wanted in (None, label.name) and label.name not in left_out
+    ]
+    prompts = [_concept(name, embedding.frame) for name in names]
     found = []
-    for label in labels.masks:
-        if wanted is not None and label.name != wanted:
-            continue
-        if label.role == "tree" and labels.of_role("segment"):
-            continue  # experts draw the segments; the tree is their union
-        answers = _masks(_ask(teacher, embedding, _concept(label.name, embedding.frame)))
-        sure = [one for one in answers if one.score >= config.threshold]
-        found += [_proposal(label.name, one, "concept") for one in sure[: config.max_per_label]]
+    for name, answers in zip(names, answers_to(teacher, embedding, prompts), strict=True):
+        sure = [one for one in _masks(answers or ()) if one.score >= config.threshold]
+        found += [_proposal(name, one, "concept") for one in sure[: config.max_per_label]]
     return found
 
 

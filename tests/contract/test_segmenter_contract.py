@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from casebook.errors import PromptError
-from casebook.protocols import Frame, Prompt, Segmenter
+from casebook.protocols import Frame, Prompt, Segmenter, answers_to, predict_all
 from export.onnx import export_student
 from export.release import as_segmenter
 from export.runtime import load_graphs
@@ -160,6 +160,37 @@ def test_the_same_prompt_gets_the_same_answer(segmenter: Segmenter, frame: Frame
     other = segmenter.predict(segmenter.embed(frame), BOX)[0]
     assert np.array_equal(one.bitmap, other.bitmap)
     assert one.score == other.score
+
+
+def test_prompts_asked_together_get_the_answers_of_each_alone(
+    segmenter: Segmenter, frame: Frame
+) -> None:
+    embedding = segmenter.embed(frame)
+    first = segmenter.predict(embedding, BOX)[0]
+    prompts = [
+        Prompt(concept="LAD"),
+        BOX,
+        clicks((88.0, 100.0, 1)),
+        Prompt(box_xyxy=(10.0, 20.0, 60.0, 90.0)),
+        Prompt(concept="a branch"),
+        Prompt(box_xyxy=BOX.box_xyxy, mask_logits=first.logits),
+        clicks((88.0, 100.0, 1), (20.0, 20.0, 0)),
+        clicks((30.0, 150.0, 1)),
+        Prompt(),
+    ]
+    together = answers_to(segmenter, embedding, prompts)
+    for prompt, found in zip(prompts, together, strict=True):
+        (alone,) = answers_to(segmenter, segmenter.embed(frame), [prompt])
+        assert (found is None) == (alone is None)
+        assert len(found or ()) == len(alone or ())
+        for one, other in zip(found or (), alone or (), strict=True):
+            assert one.label == other.label
+            assert one.score == pytest.approx(other.score, abs=1e-3)
+            assert (one.bitmap != other.bitmap).mean() < 1e-3
+    assert together[-1] is None
+    assert answers_to(segmenter, embedding, []) == ()
+    with pytest.raises(PromptError, match="empty"):
+        predict_all(segmenter, embedding, [BOX, Prompt()])
 
 
 def test_the_answer_can_be_given_back_to_be_corrected(segmenter: Segmenter, frame: Frame) -> None:

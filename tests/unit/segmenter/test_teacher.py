@@ -338,3 +338,41 @@ def test_a_base_says_in_which_tiles_concepts_are_looked_for(tmp_path: Path) -> N
     torch.manual_seed(0)
     save_base(build(SMALLEST.model_copy(update={"tile": 0.4})), tmp_path / "tiled")
     assert load_teacher(tmp_path, None, base=tmp_path / "tiled").windows.tile == 0.4
+
+
+def test_boxes_and_names_of_an_image_are_computed_together(base: Path, frame: Frame) -> None:
+    teacher = Teacher(load_base(base), "t", windows=WindowConfig())
+    model, runs = teacher.model, dict.fromkeys(("trunk", "decoder", "text", "detector"), 0)
+    parts = {
+        "trunk": model.image.backbone.vision_backbone.trunk,
+        "decoder": model.tracker.sam_mask_decoder,
+        "text": model.image.backbone.language_backbone,
+        "detector": model.image.segmentation_head,
+    }
+
+    def counted(name: str) -> None:
+        runs[name] += 1
+
+    for name, part in parts.items():
+        part.register_forward_hook(lambda *_, name=name: counted(name))
+    boxes = [Prompt(box_xyxy=(x, 10.0, x + 60.0, 80.0)) for x in (0.0, 30.0, 60.0, 80.0)]
+    names = [Prompt(concept=name) for name in ("one", "two", "three")]
+    embedding = teacher.embed(frame)
+    teacher.predict_all(embedding, [*boxes, *names])
+    assert runs == {"trunk": 2, "decoder": 1, "text": 3, "detector": 1}
+    assert teacher.n_embeds == 4
+    teacher.predict_all(embedding, [*reversed(boxes), *names])
+    assert runs == {"trunk": 2, "decoder": 2, "text": 3, "detector": 2}
+    assert teacher.n_embeds == 4
+
+
+def test_another_adapter_reads_and_sees_anew(base: Path, models: Path, frame: Frame) -> None:
+    teacher = load_teacher(models, None, base=base)
+    read: list[object] = []
+    teacher.model.image.backbone.language_backbone.register_forward_hook(
+        lambda *given: read.append(given)
+    )
+    for name in (None, "one", "one"):
+        teacher.switch(None if name is None else models / name, name or "base")
+        teacher.predict(teacher.embed(frame), Prompt(concept="something"))
+    assert len(read) == 2
