@@ -85,10 +85,7 @@ def read_png(payload: bytes) -> Frame:
                 raise TooLargeError(f"image of {image.width}×{image.height} px; send one frame")
             if image.format == "PNG" and not png_is_whole(payload):
                 raise DataError("not a readable image: a checksum differs; send PNG or JPEG")
-            if _is_deep(image):
-                raise DataError(
-                    f"image is deeper than 8 bits ({image.mode}); expected 8 bits; render it first"
-                )
+            refuse_deep(image)
             pixels = np.array(_grey(image), dtype=np.uint8)
             text = dict(getattr(image, "text", {}) or {})
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -98,11 +95,18 @@ def read_png(payload: bytes) -> Frame:
     return Frame(pixels, _spacing(text), _view(text))
 
 
-def _is_deep(image: ImageFile.ImageFile) -> bool:
-    """Whether a sample has more than 8 bits. Pillow cuts deep colours to 8 when it decodes them."""
-    if image.mode.startswith("I") or image.mode == "F":
-        return True
-    return any(";16" in str(tile.args) for tile in image.tile)
+def refuse_deep(image: Image.Image) -> None:
+    """Refuse what has more than 8 bits a sample, before Pillow cuts it to 8 by decoding it.
+
+    Raises:
+        DataError: it has.
+    """
+    tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
+    deep_colours = any(";16" in str(tile.args) for tile in tiles)
+    if deep_colours or image.mode.startswith("I") or image.mode == "F":
+        raise DataError(
+            f"image is deeper than 8 bits ({image.mode}); expected 8 bits; render it first"
+        )
 
 
 def _grey(image: Image.Image) -> Image.Image:

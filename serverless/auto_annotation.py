@@ -19,7 +19,8 @@ from cvat_sdk import models
 from pydantic import TypeAdapter
 
 from casebook import masks
-from casebook.errors import ModelError
+from casebook.catalogue import refuse_deep
+from casebook.errors import DataError, ModelError
 from casebook.labels import LabelSet
 from casebook.wire import Detection
 from serverless.live import LiveModel
@@ -27,6 +28,8 @@ from serverless.models import configured_labels, live_model
 from serverless.spec import LabelSpec, label_specs
 
 _log = logging.getLogger(__name__)
+_PNG_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA"})
+"""What Pillow writes as PNG; a JPEG may be CMYK."""
 _DETECTIONS = TypeAdapter(tuple[Detection, ...])
 
 
@@ -62,8 +65,13 @@ class Detector:
 
         Raises:
             ModelError: the model cannot answer; the reason is given.
+            DataError: the frame is torn, or has more than 8 bits a sample.
         """
-        request: dict[str, object] = {"image": base64.b64encode(encoded(image)).decode()}
+        try:
+            payload = encoded(image)
+        except DataError as problem:
+            raise DataError(f"frame {context.frame_name}: {problem}") from None
+        request: dict[str, object] = {"image": base64.b64encode(payload).decode()}
         if context.conf_threshold is not None:
             request["threshold"] = float(context.conf_threshold)
         reply = self._live.handler().reply("detector", request)
@@ -89,12 +97,21 @@ class Detector:
 
 
 def encoded(image: PIL.Image.Image) -> bytes:
-    """The image as a PNG with the text chunks it came with, which carry its geometry."""
-    chunks = PIL.PngImagePlugin.PngInfo()
-    for name, text in dict(getattr(image, "text", {}) or {}).items():
-        chunks.add_text(name, text)
-    stream = io.BytesIO()
-    image.save(stream, "PNG", pnginfo=chunks)
+    """The image as a PNG with the text chunks it came with, which carry its geometry.
+
+    Raises:
+        DataError: it is torn, or has more than 8 bits a sample.
+    """
+    refuse_deep(image)
+    chunks, stream = PIL.PngImagePlugin.PngInfo(), io.BytesIO()
+    try:  # decoded here for the first time
+        image.load()
+        for name, text in dict(getattr(image, "text", {}) or {}).items():
+            chunks.add_text(name, text)
+        whole = image if image.mode in _PNG_MODES else image.convert("RGB")
+        whole.save(stream, "PNG", pnginfo=chunks)
+    except OSError as problem:
+        raise DataError(f"not a readable image: {problem}; upload the frame again") from None
     return stream.getvalue()
 
 

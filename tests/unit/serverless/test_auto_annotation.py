@@ -3,6 +3,7 @@
 import io
 
 import cvat_sdk.auto_annotation as cvataa
+import imagecodecs
 import numpy as np
 import PIL.Image
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from casebook import masks
 from casebook.cases import PixelSpacing
 from casebook.catalogue import png_bytes, read_png
-from casebook.errors import ModelError
+from casebook.errors import DataError, ModelError
 from casebook.handler import Handler
 from casebook.labels import Label, LabelSet
 from casebook.protocols import Frame, Segmenter
@@ -93,3 +94,34 @@ def test_an_image_without_text_chunks_is_sent_as_well() -> None:
     plain = PIL.Image.fromarray(PIXELS)
     payload = auto_annotation.encoded(plain)
     assert np.array_equal(read_png(payload).pixels, PIXELS)
+
+
+def stored(pixels: np.ndarray, form: str, mode: str | None = None) -> PIL.Image.Image:
+    """A picture as it is read back from a file, not decoded yet."""
+    image, stream = PIL.Image.fromarray(pixels), io.BytesIO()
+    (image.convert(mode) if mode else image).save(stream, form)
+    return PIL.Image.open(stream)
+
+
+@pytest.mark.parametrize(
+    ("form", "mode"),
+    [("PNG", "RGBA"), ("PNG", "LA"), ("PNG", "P"), ("TIFF", "CMYK")],
+)
+def test_frames_in_other_colours_are_answered_as_grey_ones(form: str, mode: str) -> None:
+    found = detector(ThresholdSegmenter())
+    (shape,) = found.detect(Context(), stored(PIXELS, form, mode))
+    assert np.array_equal(masks.from_cvat(shape.points, (40, 60)), PIXELS < 100)
+
+
+def test_a_torn_frame_is_refused_by_its_name() -> None:
+    torn = PIL.Image.open(io.BytesIO(png_bytes(PIXELS)[:80]))
+    with pytest.raises(DataError, match=r"frame case\.f00001\.png: not a readable image: .*again"):
+        detector(ThresholdSegmenter()).detect(Context(), torn)
+
+
+@pytest.mark.parametrize("channels", [1, 3], ids=["grey", "colours"])
+def test_a_frame_of_16_bits_is_refused_by_its_name(channels: int) -> None:
+    deep = np.stack([PIXELS.astype(np.uint16) * 257] * channels, axis=-1).squeeze()
+    image = PIL.Image.open(io.BytesIO(imagecodecs.png_encode(deep)))
+    with pytest.raises(DataError, match=r"frame case\.f00001\.png: image is deeper than 8 bits"):
+        detector(ThresholdSegmenter()).detect(Context(), image)
