@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from pathlib import Path
 
 from nuclio_sdk import Context, Event, Response
 
@@ -30,6 +31,10 @@ def handler(context: Context, event: Event) -> Response:
     if event.path == "/sleep":
         time.sleep(float(event.fields["s"]))
         return context.Response(body=threading.current_thread().name)
+    if event.path == "/wait":  # until the test says so, by a file
+        while not Path(event.fields["for"]).exists():
+            time.sleep(0.01)
+        return context.Response(body="waited")
     if event.path == "/events":
         return {"events": context.user_data.events, "body": type(event.body).__name__}
     if event.path == "/raise":

@@ -32,7 +32,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = str(tmp_path_factory.mktemp("redis"))
     options = ["--port", str(port), "--save", "", "--bind", "127.0.0.1", "--dir", folder]
     process = subprocess.Popen([server, *options], stdout=subprocess.DEVNULL)
-    client, deadline = redis.Redis(port=port), time.monotonic() + 20
+    client, deadline = redis.Redis(port=port), time.monotonic() + 120
     while time.monotonic() < deadline:
         try:
             client.ping()
@@ -42,7 +42,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     client.close()
     yield f"redis://127.0.0.1:{port}/1"
     process.terminate()
-    process.wait(timeout=10)
+    process.wait(timeout=60)
 
 
 def track(row: int = 2) -> Track:
