@@ -13,7 +13,7 @@ from typing import Any
 
 from cvat_sync.settings import Access
 
-START_S = 120.0
+START_S = 300.0
 TOKEN = "token-of-the-first-user"
 USER, PASSWORD = "expert", "secret-word"
 
@@ -38,7 +38,7 @@ def standin(
         yield Access(url=f"http://127.0.0.1:{port_file.read_text().strip()}", token=TOKEN)
     finally:
         process.terminate()
-        process.wait(timeout=20)
+        process.wait(timeout=60)
 
 
 class SaidFunction:

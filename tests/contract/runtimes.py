@@ -108,8 +108,8 @@ class Wrapper:
 @contextmanager
 def stand_in(folder: Path = FUNCTION) -> Iterator[StandIn]:
     """The stand-in processor with a function, as long as the block lasts."""
-    limits = Limits(max_body_bytes=33_554_432, event_timeout_s=30.0)
-    with serving(Processor(folder, limits)) as url, httpx.Client(timeout=60.0) as client:
+    limits = Limits(max_body_bytes=33_554_432, event_timeout_s=300.0)
+    with serving(Processor(folder, limits)) as url, httpx.Client(timeout=300.0) as client:
         yield StandIn(client, url)
 
 
@@ -122,7 +122,7 @@ def wrapper(path: Path, sockets: Path, folder: Path = FUNCTION) -> Iterator[Wrap
         for listener, name in zip(listeners, names, strict=True):
             listener.bind(str(name))
             listener.listen(1)
-            listener.settimeout(60)
+            listener.settimeout(300)
         arguments = [
             *("--handler", "main:handler", "--platform-kind", "local", "--namespace", "nuclio"),
             *("--event-socket-path", str(names[0]), "--control-socket-path", str(names[1])),

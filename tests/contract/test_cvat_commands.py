@@ -154,13 +154,13 @@ def test_neither_torch_nor_the_sdk_is_loaded_to_show_help() -> None:
 
 
 def test_a_push_killed_outright_again_and_again_ends_as_one_push(tmp_path: Path) -> None:
-    folder = make_round(tmp_path, 16)
+    folder = make_round(tmp_path, 40)
     conf = tmp_path / "conf"
     conf.mkdir()
     (conf / "cvat.yaml").write_text("frames_per_task: 2\nparallel: 2\n")
     command = [sys.executable, "-m", "cvat_sync.cli", "push", "--round", "2"]
     command += ["--home", str(tmp_path), "--conf", str(conf)]
-    with standin(tmp_path / "server", "--latency-ms", "60") as access:
+    with standin(tmp_path / "server", "--latency-ms", "80") as access:
         env = {
             **os.environ,
             "ANGIOLOOP_CVAT_URL": access.url,
@@ -185,8 +185,8 @@ def test_a_push_killed_outright_again_and_again_ends_as_one_push(tmp_path: Path)
         pushed = need_pushed(folder)
         with CvatGateway(access) as gateway:
             tasks = gateway.tasks(pushed.project_id)
-            assert len(tasks) == len(pushed.tasks) == 8
-            assert sorted(task.n_frames for task in tasks) == [2] * 8
+            assert len(tasks) == len(pushed.tasks) == 20
+            assert sorted(task.n_frames for task in tasks) == [2] * 20
             masks_by_task = {
                 task.task_id: len(gateway.task_annotations(task.task_id).shapes)
                 for task in pushed.tasks

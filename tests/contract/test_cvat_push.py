@@ -47,7 +47,7 @@ def test_three_tasks_send_frames_at_a_time(
     def counted(*arguments: Any) -> bytes:
         with lock:
             inside.append(inside[-1] + 1)
-        gate.wait(timeout=60)
+        gate.wait(timeout=300)
         try:
             return once(*arguments)
         finally:

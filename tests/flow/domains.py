@@ -79,4 +79,4 @@ def stop_workers(home: Home) -> None:
     """End the workers of a workspace."""
     for process in workers(home):
         process.kill()
-        process.wait(timeout=10)
+        process.wait(timeout=60)

@@ -30,7 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RoundFol
     yield RoundFolder(home, 2)
     for process in workers(home):
         process.kill()
-        process.wait(timeout=10)
+        process.wait(timeout=60)
 
 
 def seal(folder: RoundFolder, frames: tuple[int, ...]) -> None:

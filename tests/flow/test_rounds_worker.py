@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -18,12 +19,14 @@ from casebook.home import Home
 from casebook.registry import Registry
 from casebook.rounds import RoundFolder
 from tests.unit.trainer.workspace import make_conf, make_workspace
+from trainer.cancellation import CANCELLED
 from trainer.chain import steps_of
 from trainer.cli import main
 from trainer.requests import ask, failure, pending
 from trainer.results import Candidate
 
-LIMIT_S = 240.0
+LIMIT_S = 900.0
+"""Only what hangs takes so long; a slow machine may take minutes to load torch."""
 ENV = {"OMP_NUM_THREADS": "1"}
 
 
@@ -34,6 +37,19 @@ def workers(home: Home) -> list[psutil.Process]:
         if "trainer.worker" in command and str(home.root) in command:
             found.append(process)
     return found
+
+
+@contextmanager
+def held(home: Home) -> Iterator[None]:
+    """The workers stand still meanwhile, however long what the test does takes."""
+    found = workers(home)
+    for process in found:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in found:
+            process.resume()
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
@@ -65,7 +81,7 @@ def place(tmp_path: Path) -> Iterator[tuple[Home, Path]]:
     yield home, conf
     for process in workers(home):
         process.kill()
-        process.wait(timeout=10)
+        process.wait(timeout=60)
 
 
 def options(home: Home, conf: Path) -> list[str]:
@@ -142,8 +158,13 @@ def test_ctrl_c_stops_the_following_and_not_the_work(place: tuple[Home, Path]) -
     home, conf = place
     folder = RoundFolder(home, 1)
     follower = command("train", "--round", "1", *options(home, conf))
-    until(lambda: any(event.step == "train" for event in folder.events()), "training")
-    follower.send_signal(signal.SIGINT)
+    assert follower.stdout is not None
+    shown = follower.stdout.readline()
+    while shown and "round 01 train" not in shown:  # it follows, for certain
+        shown = follower.stdout.readline()
+    with held(home):
+        follower.send_signal(signal.SIGINT)
+        follower.wait(LIMIT_S)
     said, _ = follower.communicate(timeout=LIMIT_S)
     assert follower.returncode == 130, said
     assert "trainer follow --round 1" in said
@@ -211,7 +232,9 @@ def test_work_called_off_stops_cleanly_and_the_same_worker_goes_on_when_asked(
     folder = RoundFolder(home, 1)
     follower = command("train", "--round", "1", *options(home, conf))
     until(lambda: any("step" in event.values for event in folder.events()), "the first step")
-    stop = command("cancel", "--round", "1", "--reason", "too early", "--home", str(home.root))
+    with held(home):  # the training cannot end before the command has asked for its end
+        stop = command("cancel", "--round", "1", "--reason", "too early", "--home", str(home.root))
+        until(lambda: folder.has(CANCELLED), "the end being asked for")
     said, _ = stop.communicate(timeout=LIMIT_S)
     assert stop.returncode == 0, said
     assert "stopped before the end of train" in said
