@@ -7,7 +7,9 @@ encoders.
 import importlib
 import io
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -15,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image
 
-from angio.dicom.read import cine_of, n_frames_of, open_dataset
+from angio.dicom.read import Cine, cine_of, n_frames_of, open_dataset
 from angio.rendering import render_frame
 from casebook.documents import write_bytes
 from casebook.errors import ConfigError
@@ -23,6 +25,7 @@ from casebook.protocols import Frame
 from export.answers import StudentSegmenter
 from export.infer import Analysis, tree_of
 from export.pictures import TREE_RGB, VESSEL_RGB, edge_of
+from export.runtime import Crew
 
 SIDE_PX, FRAMES = 512, 120
 """A film is not larger nor longer: of a longer run every second, third … frame is shown."""
@@ -51,7 +54,7 @@ def player() -> ModuleType:
 
 
 def write_film(
-    segmenter: StudentSegmenter, path: Path, analysis: Analysis, folder: Path, *, as_mp4: bool
+    crew: Crew, path: Path, analysis: Analysis, folder: Path, *, as_mp4: bool
 ) -> tuple[str, ...]:
     """The whole run as an animated GIF or an MP4; nothing is written for a run of one frame.
 
@@ -66,18 +69,11 @@ def write_film(
     step = -(-n_frames_of(ds, path.name) // FRAMES)
     wanted = range(result.frame % step, result.n_frames, step)
     shown: list[Image.Image] = []
-    for start in range(0, len(wanted), _CHUNK):
-        cine = cine_of(ds, path.name, wanted[start : start + _CHUNK])
-        for position, frame in enumerate(cine.frames):
-            if frame == result.frame:
-                shown.append(_still(analysis.pixels, analysis.tree, analysis.vessels))
-                continue
-            pixels = render_frame(cine, position)
-            tree = None
-            if analysis.tree is not None:
-                found = tree_of(segmenter, segmenter.embed(Frame(pixels)))
-                tree = found.bitmap if found else None
-            shown.append(_still(pixels, tree, ()))
+    with ThreadPoolExecutor(crew.at_once) as pool:
+        for start in range(0, len(wanted), _CHUNK):
+            cine = cine_of(ds, path.name, wanted[start : start + _CHUNK])
+            draw = partial(_drawn, crew.segmenter, analysis, cine)
+            shown += pool.map(draw, range(len(cine.frames)))
     duration_ms = max(20, round((analysis.frame_ms or _FRAME_MS) * step))
     name = f"{result.case_id}.cine.{'mp4' if as_mp4 else 'gif'}"
     if as_mp4:
@@ -86,6 +82,19 @@ def write_film(
         payload = _gif(shown, duration_ms, wanted.index(result.frame))
     write_bytes(folder / name, payload)
     return (name,)
+
+
+def _drawn(
+    segmenter: StudentSegmenter, analysis: Analysis, cine: Cine, position: int
+) -> Image.Image:
+    """One frame with its tree; the one that was measured as it was found."""
+    if cine.frames[position] == analysis.result.frame:
+        return _still(analysis.pixels, analysis.tree, analysis.vessels)
+    pixels = render_frame(cine, position)
+    found = None
+    if analysis.tree is not None:
+        found = tree_of(segmenter, segmenter.embed(Frame(pixels)))
+    return _still(pixels, found.bitmap if found else None, ())
 
 
 def _gif(shown: Sequence[Image.Image], duration_ms: int, analysed: int) -> bytes:

@@ -29,7 +29,7 @@ from export.pointer import point_of, shown_of
 from export.precision import Precision
 from export.records import FileProblem, FileRecord
 from export.runs import DropFolder, Run, Wish, check_writable, find_files
-from export.runtime import load_released
+from export.runtime import load_crew, load_released
 
 POLL_S = 1.0
 """A watched folder is looked at this often."""
@@ -101,9 +101,10 @@ def run(
         seg=seg,
     )
     segmenter, graphs = load_released(folder, manifest, threads, provider, precision)
+    crew = load_crew(folder, manifest, segmenter, graphs, precision) if wish.film else None
     check_writable(out)
     with locked(out / ".lock", "this folder of results"):
-        work = Run.open(segmenter, manifest, graphs, out, wish)
+        work = Run.open(segmenter, manifest, graphs, out, wish, crew)
         problems = 0
         try:
             if watch is not None:

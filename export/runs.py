@@ -18,7 +18,7 @@ from export.outputs import InferReport, drawn_masks, write_coco, write_csv, writ
 from export.pictures import write_pictures, write_segmentation
 from export.pointer import Pointer
 from export.records import FileProblem, FileRecord, RecordBook
-from export.runtime import OnnxGraphs
+from export.runtime import Crew, OnnxGraphs
 
 _SUFFIXES = {"", ".dcm", ".dicom", ".ima", ".xa"}
 _MAGIC_AT = 128
@@ -109,6 +109,8 @@ class Run:
     wish: Wish
     book: RecordBook
     pointer: Pointer
+    crew: Crew
+    """Who draws films."""
 
     @classmethod
     def open(
@@ -118,8 +120,11 @@ class Run:
         graphs: OnnxGraphs,
         out: Path,
         wish: Wish,
+        crew: Crew | None = None,
     ) -> "Run":
         """A run into a folder that is there, and may hold what an earlier one did.
+
+        Without a crew films are drawn by the segmenter itself, frame by frame.
 
         Raises:
             DataError: the segment is no label of the bundle.
@@ -139,7 +144,8 @@ class Run:
         files = sorted(bundle.files.items())
         asked = sha256_of(f"{bundle.version}\n{files}\n{wish.model_dump_json()}".encode())
         pointer = Pointer(wish.box_xyxy, wish.inside_xy, wish.outside_xy, segment)
-        return cls(segmenter, bundle, graphs, out, wish, RecordBook(out, asked), pointer)
+        book, crew = RecordBook(out, asked), crew or Crew(segmenter, 1)
+        return cls(segmenter, bundle, graphs, out, wish, book, pointer, crew)
 
     def take(self, path: Path) -> FileRecord | None:
         """One file: analysed, drawn, recorded. Nothing comes back when it is no longer there."""
@@ -183,7 +189,7 @@ class Run:
             names += write_segmentation(analysis, self.bundle.labels, self.out)
         if self.wish.film:
             try:
-                names += write_film(self.segmenter, path, analysis, self.out, as_mp4=self.wish.mp4)
+                names += write_film(self.crew, path, analysis, self.out, as_mp4=self.wish.mp4)
             except DataError as problem:  # the frame measured is whole; others are not
                 notes = (f"no film of the run: {problem}",)
         return names, notes

@@ -59,11 +59,21 @@ def check_taken(wanted: str | None, taken: tuple[str, ...]) -> None:
         )
 
 
+_ENTRIES = {"session.force_spinning_stop": "1", "session.dynamic_block_base": "4"}
+"""A graph's threads wait for work by spinning, by default also after its answer: then three graphs'
+threads hold the cores that the next graph, or the measurement, needs. They stop with the answer,
+and take their parts of a layer in smaller pieces, so that one that is held up delays less.
+
+Source: ONNX Runtime, onnxruntime_session_options_config_keys.h."""
+
+
 def _session(path: Path, threads: int, names: tuple[str, ...]) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    for entry, value in _ENTRIES.items():
+        options.add_session_config_entry(entry, value)
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=list(names))
     except Exception as problem:  # noqa: BLE001 - the runtime's own errors share no narrower class
@@ -182,6 +192,46 @@ def load_released(
     taken = precision_for(bundle.files, computes, precision)
     graphs = load_graphs(folder, threads, provider, taken)
     return segmenter_of(bundle, graphs, read_names(folder, bundle.files)), graphs
+
+
+@dataclass(frozen=True)
+class Crew:
+    """The student for frames that need not wait for one another."""
+
+    segmenter: StudentSegmenter
+    """May be asked by several threads at once."""
+    at_once: int
+    """So many frames are worth taking at a time."""
+
+
+def load_crew(
+    folder: Path,
+    bundle: Bundle,
+    segmenter: StudentSegmenter,
+    graphs: OnnxGraphs,
+    precision: Precision | None = None,
+) -> Crew:
+    """The student for a film: on the CPU a frame for each thread, else one after the other.
+
+    Two frames by one thread each take less time than one after the other by two: nothing waits for
+    a layer's slower half. What is answered is the same.
+
+    Args:
+        folder: of the bundle.
+        bundle: its manifest.
+        segmenter: the student as loaded for single frames …
+        graphs: … with its graphs, which say how many threads there are.
+        precision: the arithmetic asked for, as at that loading.
+
+    Raises:
+        ModelError: a graph cannot be loaded.
+    """
+    on_cpu = graphs.providers == (PROVIDERS["cpu"],)
+    if not on_cpu or graphs.threads == 1:
+        return Crew(segmenter, 1)
+    taken = precision_for(bundle.files, "cpu", precision)
+    alone = load_graphs(folder, 1, "cpu", taken)
+    return Crew(segmenter_of(bundle, alone, segmenter.names), graphs.threads)
 
 
 def load_student(folder: Path, threads: int | None = None) -> StudentSegmenter:

@@ -112,7 +112,8 @@ def _wanted(layout: ImageLayout, name: str, frames: Sequence[int] | None) -> tup
     if missing or not wanted:
         raise DataError(
             f"{name} has frames 0 to {layout.n_frames - 1}; frame "
-            f"{missing[0] if missing else 'none'} was asked for; correct frame_index"
+            f"{missing[0] if missing else 'none'} was asked for; ask for one of these (in a "
+            "CSV: correct frame_index)"
         )
     return wanted
 

@@ -120,7 +120,7 @@ def test_json_tells_everything(workshop: Workshop, tmp_path: Path) -> None:
     [
         pytest.param(["--box", "1,2,3"], "expected x1,y1,x2,y2", id="three numbers"),
         pytest.param(["--box", "900,900,950,950"], "outside the image", id="box outside"),
-        pytest.param(["--frame", "77"], "frame 77", id="no such frame"),
+        pytest.param(["--frame", "77"], "frame 77 was asked for; ask for one", id="no such frame"),
     ],
 )
 def test_a_wrong_option_is_told(

@@ -113,6 +113,21 @@ def test_seg_and_film_show_what_was_found(workshop: Workshop, tmp_path: Path) ->
         assert film.info["duration"] in (60, 70)
 
 
+def test_films_and_measurements_are_the_same_with_one_thread_and_with_three(
+    workshop: Workshop, tmp_path: Path
+) -> None:
+    path = write_run(tmp_path / "run.dcm", frames=11)
+    shown = []
+    for threads in (1, 3):
+        out = tmp_path / f"out{threads}"
+        given = ("--out", out, "--bundle", workshop.folder, "--no-seg", "--box", BOX)
+        assert invoke("run", path, *given, "--threads", str(threads))[0] == 0
+        with Image.open(out / "run.cine.gif") as film:
+            assert film.n_frames == 11
+        shown.append([(out / name).read_bytes() for name in ("run.cine.gif", "qca.csv")])
+    assert shown[0] == shown[1]
+
+
 def test_the_film_is_an_mp4_where_that_is_asked_for(workshop: Workshop, tmp_path: Path) -> None:
     av = pytest.importorskip("av", reason="the extra `video` is not installed")
     path, out = write_run(tmp_path / "run.dcm", frames=7), tmp_path / "out"
