@@ -1,4 +1,4 @@
-"""Runs the real commands, one after the other, and watches the memory of everything they start.
+"""Runs the real commands, one after another or two at once, and watches the memory of all of them.
 
 Each command is the one a user would type; its progress goes straight to the terminal.
 """
@@ -8,7 +8,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -50,6 +51,42 @@ def run(command: Sequence[str], env: Mapping[str, str], *, allowed: Sequence[int
             "Run the same make command again to go on from here"
         )
     return code
+
+
+@contextmanager
+def beside(command: Sequence[str], env: Mapping[str, str], log: Path) -> Iterator[None]:
+    """Run a command beside what is done meanwhile; it is waited for in the end.
+
+    Args:
+        command: As of `run`.
+        env: As of `run`.
+        log: Takes what it says meanwhile; what it says in the end is shown.
+
+    Raises:
+        StepError: it ended with a code other than 0.
+    """
+    script, *arguments = command
+    print(f"$ {' '.join(command)} &", flush=True)
+    called = [sys.executable, "-m", SCRIPTS[script], *arguments]
+    with log.open("wb") as said:
+        process = subprocess.Popen(
+            called, env={**os.environ, **env}, stdout=subprocess.PIPE, stderr=said
+        )
+    try:
+        yield
+        found, _ = process.communicate()
+    except BaseException:
+        process.terminate()
+        process.communicate()
+        raise
+    print(f"{' '.join(command[:2])}: {found.decode(errors='replace').strip()}", flush=True)
+    if process.returncode:
+        told = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        raise StepError(
+            f"`{' '.join(command)}` ended with code {process.returncode}: "
+            f"{told[-1] if told else 'it said nothing'} (all of it: {log}). "
+            "Run the same make command again to go on from here"
+        )
 
 
 class MemoryWatch:

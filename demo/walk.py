@@ -7,7 +7,7 @@ first one stopped. Knows what follows what, and nothing of how.
 import os
 import shutil
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
 import click
@@ -21,7 +21,7 @@ from casebook.labels import read_labels
 from casebook.registry import Registry
 from demo.expert import Desk, Expert, Habits, Truth
 from demo.services import Services, services
-from demo.steps import MemoryWatch, run, say, stopwatch
+from demo.steps import MemoryWatch, beside, run, say, stopwatch
 from demo.summary import Clock, measured, qca_row, student_row, summarise, table
 from demo.truth import arcade_truth, phantom_truth, unseen_truth
 
@@ -151,10 +151,15 @@ class Walk:
         say(f"Round {number}: train, evaluate, decide, promote, report")
         run(("trainer", "train", *chosen), self.env)
 
-    def control(self) -> None:
-        """The same steps on round 1's data only."""
-        say("Control: the same number of steps on round 1's data only")
-        run(("trainer", "control", *self.at_home, "--conf", str(self.conf)), self.env)
+    def control(self) -> AbstractContextManager[None]:
+        """The same steps on round 1's data only, beside what comes next: neither needs the other.
+
+        Small networks gain little from a second core, so each takes one.
+        """
+        say("Control, beside the student: the same number of steps on round 1's data only")
+        command = ("trainer", "control", *self.at_home, "--conf", str(self.conf), "--here")
+        env = {**self.env, "OMP_NUM_THREADS": "1"}
+        return beside(command, env, self.home.root / "rounds" / "control.log")
 
     def student(self) -> None:
         """Distil, export, check; a student outside its gates is kept, not released."""
@@ -209,8 +214,8 @@ def _walk(walk: Walk) -> None:
         with watch:
             truth = walk.cases()
             walk.rounds(truth)
-            walk.control()
-            walk.student()
+            with walk.control():
+                walk.student()
             if walk.arcade is None:
                 walk.measure()
             run(("trainer", "report", *walk.at_home), walk.env)

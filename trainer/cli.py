@@ -4,6 +4,7 @@ Knows no step; work is queued by name and followed on disk.
 """
 
 import json
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -183,14 +184,27 @@ def report(home: Path | None, as_json: bool) -> None:
 @conf_option
 @set_option
 @detach_option
-def control(home: Path | None, conf: Path, overrides: tuple[str, ...], detach: bool) -> None:
+@click.option("--here", is_flag=True, help="Do it in this process, beside what a worker does.")
+def control(
+    home: Path | None, conf: Path, overrides: tuple[str, ...], detach: bool, here: bool
+) -> None:
     """Train as many steps on round 1's data only: what did the corrections bring?
 
     Example: trainer control
     """
-    _one_step("control", home, conf, overrides, detach)
+    place = Home.resolve(home)
+    if here and detach:
+        raise click.UsageError("--here and --detach exclude one another; give one")
+    if here:
+        from trainer.control import Beside
+        from trainer.control import control as train_control
+
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+        click.echo(train_control(Beside(_last_decided(place), conf, overrides)))
+    else:
+        _one_step("control", home, conf, overrides, detach)
     if not detach:
-        click.echo(Home.resolve(home).root / "rounds" / "control.json")
+        click.echo(place.root / "rounds" / "control.json")
 
 
 @main.command()

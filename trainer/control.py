@@ -3,10 +3,12 @@
 Shows whether the corrections brought the gain or longer training alone would have.
 """
 
+import logging
 from itertools import pairwise
 
 from casebook.documents import read_document, sha256_of, write_document
 from casebook.errors import StateError
+from casebook.home import locked
 from casebook.rounds import RoundFolder
 from segmenter.rounds import RoundResult
 from trainer.evaluate import scores_of
@@ -20,9 +22,39 @@ from trainer.teachers import incumbent_id
 from trainer.train import card_of, register, run
 from trainer.work import Work
 
+_log = logging.getLogger(__name__)
+
+
+class Beside(Work):
+    """The same work done by whoever asks, beside what a worker does: told here, not to followers.
+
+    Calling off the round's work does not touch it.
+    """
+
+    def progress(
+        self,
+        step: str,
+        message: str,
+        fraction: float | None = None,
+        values: dict[str, float] | None = None,
+    ) -> None:
+        """Tell it in the log."""
+        share = "" if fraction is None else f" {fraction:4.0%}"
+        _log.info("%s%s  %s", step, share, message)
+
 
 def control(work: Work) -> str:
-    """Train and score the control, and write rounds/control.json."""
+    """Train and score the control, and write rounds/control.json.
+
+    Raises:
+        BusyError: another process is at it.
+        StateError: fewer than two rounds are decided.
+    """
+    with locked(work.folder.home.root / "rounds" / ".control.lock", "a control"):
+        return _control(work)
+
+
+def _control(work: Work) -> str:
     home = work.folder.home
     candidates = [
         read_document(folder.file("candidate.json"), Candidate)
