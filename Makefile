@@ -79,8 +79,8 @@ up: ## Start queue, worker, dashboards beside CVAT's compose (CVAT_DIR; SHARED=1
 down: ## Stop what `make up` started
 	@SHARED=1 WATCH=1 bash docker/compose.sh down
 
-deploy: ## Deploy the Nuclio functions with nuctl (CPU=1 the student; SHARED=URL over a shared model)
-	@CPU="$(CPU)" SHARED="$(SHARED)" TRACKS="$(TRACKS)" WORKERS="$(WORKERS)" bash docker/deploy.sh
+deploy: ## Deploy the Nuclio functions with nuctl (CPU=1 the student; MODEL=nnunet; SHARED=URL over a shared model)
+	@CPU="$(CPU)" SHARED="$(SHARED)" TRACKS="$(TRACKS)" WORKERS="$(WORKERS)" MODEL="$(MODEL)" bash docker/deploy.sh
 
 pin-images: ## Write the digests of the published images beside their tags
 	@bash docker/pin-images.sh

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,8 @@ def run_script(name: str, tools: Path, *arguments: str, **settings: str) -> Any:
             4,
             id="shared",
         ),
+        pytest.param({"MODEL": "nnunet"}, "nnunet", "", 1, id="nnU-Net"),
+        pytest.param({"MODEL": "sam2", "CPU": "1"}, "sam2", "", 1, id="SAM 2 without a GPU"),
     ],
 )
 def test_deploying_hands_nuctl_three_complete_functions(
@@ -69,10 +72,18 @@ def test_deploying_hands_nuctl_three_complete_functions(
     tmp_path: Path,
 ) -> None:
     data = tmp_path / "data"
-    (data / "models").mkdir(parents=True)
+    for name in ("nnunet", "sam2"):
+        (data / "models" / name).mkdir(parents=True)
     tracks = "redis://angioloop_redis:6379/1"
     result = run_script("deploy.sh", tools, ANGIOLOOP_DATA=str(data), TRACKS=tracks, **settings)
     assert result.returncode == 0, result.stderr
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    built = re.findall(r"EXTRAS=(\S+)", (tmp_path / "docker.log").read_text())
+    extras = built[0].split(",")
+    assert set(extras) <= set(project["optional-dependencies"])
+    is_member = model in project["entry-points"]["angioloop.segmenters"]
+    assert is_member is (model in extras) is ("MODEL" in settings)
+    assert ("train" in extras) is (model != "student")
     for kind in ("interactor", "detector", "tracker"):
         assert (tmp_path / kind / "main.py").is_file()
         (path,) = (tmp_path / kind).glob("function*.yaml")
@@ -83,7 +94,7 @@ def test_deploying_hands_nuctl_three_complete_functions(
         assert environment["ANGIOLOOP_TRACKS"] == tracks
         assert spec["triggers"]["myHttpTrigger"]["numWorkers"] == workers
         assert spec["volumes"][0]["volume"]["hostPath"]["path"] == f"{data}/models"
-        assert ("resources" in spec) is (model == "teacher")
+        assert ("resources" in spec) is not ("CPU" in settings or "SHARED" in settings)
 
 
 @pytest.mark.parametrize(
@@ -95,6 +106,10 @@ def test_deploying_hands_nuctl_three_complete_functions(
         ({"WORKERS": "2"}, "expected 1, or up to 99 with SHARED"),
         ({"SHARED": "http://x:1", "WORKERS": "many"}, "expected 1, or up to 99"),
         ({"ANGIOLOOP_DATA": "/nowhere"}, "/nowhere/models is not there"),
+        ({"MODEL": "medsam"}, "expected sam2, nnunet, or nothing"),
+        ({"MODEL": 'sam2|e"'}, "expected sam2, nnunet, or nothing"),
+        ({"MODEL": "sam2", "SHARED": "http://x:1"}, "MODEL and SHARED are both given"),
+        ({"MODEL": "sam2"}, "models/sam2 is not there; docs/deploy.md"),
     ],
 )
 def test_a_wrong_setting_of_a_deployment_stops_it(
