@@ -62,7 +62,7 @@ def interactor(folder: Path) -> Iterator[Interactor]:
         yield Interactor(f"http://127.0.0.1:{port.read_text().strip()}", log)
     finally:
         process.terminate()
-        process.wait(timeout=20)
+        process.wait(timeout=60)
 
 
 def cvatsync(home: Path, *arguments: str) -> tuple[str, str]:

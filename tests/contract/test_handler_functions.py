@@ -87,7 +87,7 @@ def ask(worker: Worker, **body: object) -> Answer:
     payload = json.dumps({"image": IMAGE, **body}).encode()
     headers = {"Content-Type": "application/json"}
     event: nuclio_sdk.Event = event_of("POST", "/", headers, payload, datetime.now(UTC))
-    return worker.submit(event).result(60)
+    return worker.submit(event).result(300)
 
 
 @pytest.mark.usefixtures("home")
