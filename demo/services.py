@@ -17,8 +17,8 @@ from casebook.documents import write_bytes
 from casebook.errors import UnreachableError
 
 START_S = 900.0
-"""A service that lives and has not answered after this long hangs; loading torch may take minutes on
-a loaded machine. One that ends is noticed at once."""
+"""A service that lives and has not answered after this long hangs: loading torch may take minutes.
+One that ends is noticed at once."""
 
 
 @dataclass(frozen=True)
