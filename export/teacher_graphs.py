@@ -76,7 +76,10 @@ class _Encoder(nn.Module):
 
 
 class _Decoder(nn.Module):
-    """Features and a prompt to one mask and its expected IoU."""
+    """Features and a prompt to one mask and its expected IoU.
+
+    One click too has the single mask, where the teacher may take the best of three.
+    """
 
     def __init__(self, model: Sam3) -> None:
         super().__init__()
