@@ -16,7 +16,8 @@ the distillation left in the workspace, when the bundle does not tell. `bundle_m
 `tree`: `arcade_…`, student_tree.py on the folder $ANGIOLOOP_ARCADE_DIR; killed, it goes on from its
 last checkpoint in the workspace.
 `size`: `install_mb`, files of all packages of the extra `infer`, dependencies of dependencies too,
-as installed here.
+as installed here; `install_no_bytecode_mb`, without the byte-code of them, which the manual's
+`pip install --no-compile` does not write (tests/unit/export/test_installed.py installs it so).
 
 All but the last two are measured on the bundle of the workspace ($ANGIOLOOP_HOME) that is in use,
 and are absent without one. `…_threads` are those really had: two, or fewer where the process is
@@ -29,6 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, distribution
@@ -40,6 +42,7 @@ import psutil
 import torch
 from jaxtyping import UInt16
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from angio.dicom.write import XaHeader, write_xa
 from angio.phantoms.bolus import draw_bolus
@@ -217,29 +220,39 @@ def command(*arguments: str | Path) -> tuple[float, float | None]:
     return spent, int(peak[1]) * 1024 / MB if peak else None
 
 
-def installed_mb(extra: str) -> float:
-    """Size of our own dependencies with an extra, and of theirs, as installed here."""
+def installed_mb(extra: str, *, byte_code: bool = True) -> float:
+    """Size of our own dependencies with an extra, and of theirs, as installed here.
+
+    Ours are those of pyproject.toml: what an editable installation noted of them may be older.
+
+    Args:
+        extra: of the distribution.
+        byte_code: whether what Python compiled of them counts, too.
+    """
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    waiting = [*project["dependencies"], *project["optional-dependencies"].get(extra, ())]
     sizes: dict[str, int] = {}
-    waiting = [("angioloop", frozenset({extra}))]
+    known: set[tuple[str, frozenset[str]]] = set()
     while waiting:
-        name, extras = waiting.pop()
+        wanted = Requirement(waiting.pop())
+        name, extras = canonicalize_name(wanted.name), frozenset(wanted.extras)
+        applies = wanted.marker is None or wanted.marker.evaluate({"extra": ""})
+        if not applies or (name, extras) in known:
+            continue
+        known.add((name, extras))
         try:
             found = distribution(name)
-        except PackageNotFoundError:  # for another system, by a marker that is not read here
+        except PackageNotFoundError:  # another runtime of the same extra, or not installed here
             continue
-        if name != "angioloop":
-            paths = {Path(str(file.locate())).resolve() for file in found.files or ()}
-            sizes[name] = sum(path.stat().st_size for path in paths if path.is_file())
+        paths = {Path(str(file.locate())).resolve() for file in found.files or ()}
+        counted = (path for path in paths if byte_code or path.suffix != ".pyc")
+        sizes[name] = sum(path.stat().st_size for path in counted if path.is_file())
         for text in found.requires or ():
-            wanted = Requirement(text)
-            known = wanted.name.lower() in sizes
-            named = [
-                wanted.marker is None or wanted.marker.evaluate({"extra": one})
-                for one in (*extras, "")
-            ]
-            if any(named) and not known:
-                sizes[wanted.name.lower()] = 0
-                waiting.append((wanted.name.lower(), frozenset(wanted.extras)))
+            needed = Requirement(text)
+            marker = needed.marker
+            if marker is None or any(marker.evaluate({"extra": one}) for one in (*extras, "")):
+                needed.marker = None
+                waiting.append(str(needed))
     return sum(sizes.values()) / MB
 
 
@@ -330,7 +343,10 @@ def gate_figures(quick: bool) -> Figures:
 
 def size_figures(quick: bool) -> Figures:
     """What the deployment machine installs."""
-    return {"install_mb": installed_mb("infer")}
+    return {
+        "install_mb": installed_mb("infer"),
+        "install_no_bytecode_mb": installed_mb("infer", byte_code=False),
+    }
 
 
 def _torch_ratio(

@@ -61,7 +61,7 @@ def test_the_trees_of_real_angiograms_are_scored_without_a_released_student(
     with unchecked():
         figures = measure()
     known = {name: value for name, value in figures.items() if value is not None}
-    assert set(known) == {*ARCADE, "install_mb"}
+    assert set(known) == {*ARCADE, "install_mb", "install_no_bytecode_mb"}
     assert known["arcade_auto_dice"] > 0.2  # two steps from the base, which knows lines
     assert known["arcade_auto_dice"] <= 1.0
     assert not (tmp_path / "bench").exists()
@@ -96,11 +96,13 @@ def test_without_a_released_student_only_the_size_installed_is_told(
     monkeypatch.setenv("ANGIOLOOP_HOME", str(tmp_path))
     figures = measure()
     assert figures.pop("install_mb") == installed_mb("infer")
+    assert figures.pop("install_no_bytecode_mb") == installed_mb("infer", byte_code=False)
     assert set(figures.values()) == {None}
 
 
 def test_the_size_installed_counts_the_runtime_and_its_dependencies() -> None:
     assert installed_mb("infer") > installed_mb("no such extra") + 10
+    assert 10 < installed_mb("infer", byte_code=False) <= installed_mb("infer")
 
 
 def test_the_teachers_encoder_is_timed_at_the_sizes_given() -> None:
