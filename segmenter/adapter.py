@@ -217,7 +217,9 @@ def remove(model: nn.Module, name: str) -> None:
             if not isinstance(layer, _Whole):
                 layer.delete_adapter(name)
             elif name in layer.modules_to_save:
-                layer.delete_adapter(name, None)
+                # Told of none it would answer with the base's, whichever is active
+                # (peft 0.21.2, utils/other.py: ModulesToSaveWrapper.delete_adapter).
+                layer.delete_adapter(name, [one for one in layer.active_adapters if one != name])
     getattr(model, "peft_config", {}).pop(name, None)
 
 

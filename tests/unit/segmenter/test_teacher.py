@@ -133,6 +133,26 @@ def test_an_adapter_is_switched_while_the_teacher_answers(
     assert np.allclose(logits(teacher, frame), bare, atol=1e-4)
 
 
+def test_modules_trained_whole_are_the_new_adapters_after_a_switch(
+    base: Path, models: Path, frame: Frame
+) -> None:
+    lora = LoraConfig(rank=2, alpha=4, dropout=0.0, whole=("neck", "mask_heads", "concept_neck"))
+    model = load_base(base)
+    for name, seed in (("first", 1), ("second", 2)):
+        adapters.inject(model, lora, name)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in adapters.trainable(model).values():
+                parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+        adapters.save_adapter(model, name, lora, models / name)
+    alone = load_teacher(models, "second", base=base)
+    switched = load_teacher(models, "first", base=base)
+    before = logits(switched, frame)
+    switched.switch(models / "second", "second")
+    assert not np.allclose(logits(switched, frame), before)
+    assert np.allclose(logits(switched, frame), logits(alone, frame), atol=1e-5)
+
+
 def test_the_old_adapter_stays_when_the_new_one_cannot_be_loaded(
     base: Path, models: Path, frame: Frame
 ) -> None:
