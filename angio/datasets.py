@@ -68,6 +68,8 @@ class Selection:
     splits: tuple[Split, ...] = (Split.TRAIN, Split.VAL, Split.TEST)
     round: int | None = None
     """Only what this round annotated; else everything that came with the cases."""
+    empty: bool = False
+    """Frames on which whoever looked drew nothing at all, too."""
 
     @property
     def asked(self) -> tuple[Label, ...]:
@@ -87,7 +89,9 @@ class Selection:
 
 
 def frames(home: Home, wanted: Selection) -> Iterator[DrawnFrame]:
-    """The frames of a data set, ordered by case; frames without a mask of the phase are left out.
+    """The frames of a data set, ordered by case; those without a mask of the phase are left out.
+
+    With `empty`, frames somebody looked at and drew nothing on are there without masks.
 
     Raises:
         DeidError: a case has no de-identification record.
@@ -100,7 +104,7 @@ def frames(home: Home, wanted: Selection) -> Iterator[DrawnFrame]:
         for image, entries in _by_image(annotations, case):
             named = [(wanted.labels.find(annotations.label_of(one)), one) for one in entries]
             drawn = tuple(_drawn(named, image, case, wanted.phase, asked))
-            if drawn:
+            if drawn or (wanted.empty and not entries):
                 _check(case, image, catalogue)
                 similar, absent = _negatives(drawn, named, case, wanted, asked)
                 yield DrawnFrame(

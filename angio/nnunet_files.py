@@ -2,8 +2,8 @@
 
 Pictures are the catalogue's frames as they are, their spacing in the text chunks; nnU-Net's reader
 of pictures counts in px. A label picture has one number a pixel, and what is not drawn is
-background: frames of which one segment alone was analysed are left out unless asked for. Knows no
-training.
+background: frames of which one segment alone was analysed are left out unless asked for, those a
+round found empty are taken. Knows no training.
 Source: MIC-DKFZ/nnUNet, documentation/dataset_format.md and nnUNetTrainer.do_split.
 """
 
@@ -95,6 +95,8 @@ class _Told:
     pictures: list[NnunetPicture] = field(default_factory=list)
     splits: dict[str, Split] = field(default_factory=dict)
     """By patient."""
+    drawn: set[Split] = field(default_factory=set)
+    """Splits with a mask."""
     left_out: int = 0
     overlaps_px: int = 0
 
@@ -133,7 +135,7 @@ def write_nnunet(
     with whole_folder(folder) as place:
         for split, ending in _FOLDERS.items():
             number = wanted.round if split is Split.TRAIN else None
-            drawn = frames(home, replace(wanted, splits=(split,), round=number))
+            drawn = frames(home, replace(wanted, splits=(split,), round=number, empty=True))
             takes_all = partial or wanted.phase is Phase.TREE  # of a tree, all is drawn
             _write_split(place, ending, drawn, numbers, catalogue, told, partial=takes_all)
             if split is not Split.TEST:
@@ -206,6 +208,8 @@ def _write_split(
                 f"{case.split.value} (case {case.case_id}), expected in one of them; `casebook "
                 "check` lists all such, take the cases out of one"
             )
+        if frame.drawn:
+            told.drawn.add(case.split)
         values, overlaps_px = _painted(frame, numbers)
         told.overlaps_px += overlaps_px
         name = _name(frame.at)
@@ -238,8 +242,8 @@ def _painted(frame: DrawnFrame, numbers: dict[str, int]) -> tuple[UInt8[np.ndarr
 
 
 def _require(told: _Told, split: Split, wanted: Selection) -> None:
-    """Refuse a data set without training or validation pictures."""
-    if any(picture.split is split for picture in told.pictures):
+    """Refuse a data set without training or validation masks."""
+    if split in told.drawn:
         return
     left = (
         f"; {told.left_out} were left out, since of each one segment alone was analysed: --partial "

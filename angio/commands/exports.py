@@ -143,8 +143,8 @@ def export_nnunet(
 ) -> None:
     """Write what nnU-Net v2 trains on: grey pictures, label pictures, and our split.
 
-    Fold 0 is our train and val; test cases lie in imagesTs, where no training looks. Slices and
-    frames on which nothing is drawn are left out.
+    Fold 0 is our train and val; test cases lie in imagesTs, where no training looks. Frames that
+    a round found empty are taken; others without a mask are left out.
 
     Example: casebook export nnunet --phase tree --out nnUNet_raw/Dataset501_vessels
 

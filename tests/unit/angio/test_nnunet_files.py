@@ -17,9 +17,10 @@ from PIL import Image
 from angio.cli import main
 from angio.datasets import Phase, Selection
 from angio.nnunet_files import MANIFEST, SPLITS, NnunetManifest, write_nnunet
-from casebook.annotations import Origin, write_annotations
-from casebook.cases import Split
-from casebook.catalogue import Catalogue, read_png
+from casebook import masks
+from casebook.annotations import AnnotationSetBuilder, Origin, write_annotations
+from casebook.cases import FrameRef, Split
+from casebook.catalogue import Catalogue, png_bytes, read_png
 from casebook.documents import read_document, sha256_of_file
 from casebook.errors import ConfigError, DataError
 from casebook.home import Home
@@ -150,6 +151,31 @@ def test_a_round_trains_and_the_frozen_cases_validate(home: Home, tmp_path: Path
     ]  # fmt: skip
     values = read(tmp_path / NAME)["next_f00000"][1]
     assert np.array_equal(values, bar(9) * manifest.labels["D2"])
+
+
+def test_what_a_round_found_empty_is_background_and_teaches_nothing_alone(
+    home: Home, tmp_path: Path
+) -> None:
+    catalogue, folder = Catalogue(home), RoundFolder(home, 2)
+    builder = AnnotationSetBuilder(CORONARY)
+    for name, status in (("next", "ok"), ("all", "rejected"), ("one", "pending")):
+        builder.add_image(catalogue.get(name).ref, HW, status=status)
+    write_annotations(folder.file("annotations.coco.json"), builder.build())
+    wanted = Selection(Phase.EXPERT, CORONARY, round=2)
+    with pytest.raises(DataError, match="no train frame has masks"):
+        write_nnunet(home, tmp_path / NAME, wanted)
+    image = builder.add_image(FrameRef(case_id="next", frame=7), HW, status="corrected")
+    builder.add_mask(image, "D2", masks.encode(bar(9)), Origin.HUMAN)
+    payload = png_bytes(np.full(HW, 90, dtype=np.uint8))
+    case = catalogue.get("next")
+    frames = {0: catalogue.frame_path(case.ref).read_bytes(), 7: payload}
+    catalogue.add(case.with_(stored_frames=(0, 7), n_frames=8), frames)
+    write_annotations(folder.file("annotations.coco.json"), builder.build())
+    write_nnunet(home, tmp_path / NAME, wanted)
+    found = {name: values for name, (_, values) in read(tmp_path / NAME).items()}
+    assert set(found) == {"next_f00000", "next_f00007", "val_f00000"}
+    assert not found["next_f00000"].any()
+    assert np.array_equal(found["next_f00007"] > 0, bar(9))
 
 
 def test_a_patient_in_two_splits_stops_everything(home: Home, tmp_path: Path) -> None:
