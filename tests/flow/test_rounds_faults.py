@@ -16,7 +16,7 @@ from trainer.chain import steps_left, steps_of
 from trainer.requests import ask, failure, pending
 from trainer.results import Candidate
 
-LIMIT_S = 240.0
+LIMIT_S = 900.0
 SMALLEST_KB = 150
 """Enough for a worker's queue and a round's documents, too little for a checkpoint."""
 
