@@ -48,6 +48,8 @@ ALONG_PX = 2.0
 BESIDE_PX = 5.0
 """Background looked at on each side of the widest lumen."""
 ACROSS_STEP_PX = 0.5
+FINE_PX = 0.05
+"""Distance between samples of a shadow that is interpolated."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +65,20 @@ def _across(reach_px: float) -> Float64[np.ndarray, " x"]:
     return np.arange(-reach_px, reach_px + 1e-9, ACROSS_STEP_PX)
 
 
+@lru_cache(maxsize=1)
+def _shadows() -> tuple[Float64[np.ndarray, " f"], Float64[np.ndarray, "r f"]]:
+    """Places from the middle outwards, and the blurred shadow of every radius there."""
+    fine = np.arange(-RADII_PX[-1] - 8, RADII_PX[-1] + 8, FINE_PX)
+    chords = 2 * np.sqrt(np.clip(RADII_PX[:, None] ** 2 - fine[None] ** 2, 0, None))
+    return fine, ndimage.gaussian_filter1d(chords, BLUR_PX / FINE_PX, axis=1, truncate=3.5)
+
+
 @lru_cache(maxsize=32)
 def _templates(reach_px: float, n_radii: int) -> _Templates:
     """Those of the smallest radii, seen as far as `reach_px` on each side."""
-    across, radii = _across(reach_px), RADII_PX[:n_radii]
-    fine = np.arange(-radii[-1] - 8, radii[-1] + 8, 0.05)
-    chords = 2 * np.sqrt(np.clip(radii[:, None] ** 2 - fine[None] ** 2, 0, None))
-    blurred = ndimage.gaussian_filter1d(chords, BLUR_PX / 0.05, axis=1, truncate=3.5)
+    across, (fine, blurred) = _across(reach_px), _shadows()
     places = across[:, None] - SHIFTS_PX[None]
-    shapes = np.stack([np.interp(places, fine, row) for row in blurred], axis=2)
+    shapes = np.stack([np.interp(places, fine, row) for row in blurred[:n_radii]], axis=2)
     background = np.linalg.qr(np.stack([np.ones_like(across), across], axis=1))[0]
     flat = shapes.reshape(len(across), -1)
     flat = flat - background @ (background.T @ flat)

@@ -36,3 +36,10 @@ def test_the_course_found_is_the_cheapest_of_all(seed: int, disbelief: float) ->
     at = tuple(int(np.argmin(np.abs(lumen.RADII_PX - one))) for one in found)
     cheapest = min(_price(cost, off, disbelief, one) for one in product(range(m), repeat=n))
     assert _price(cost, off, disbelief, at) == pytest.approx(cheapest)
+
+
+def test_shadows_of_few_radii_are_those_of_all_cut_off() -> None:
+    few, all_of_them = lumen._templates(12.0, 20), lumen._templates(12.0, len(lumen.RADII_PX))
+    np.testing.assert_array_equal(few.shapes, all_of_them.shapes[..., :20])
+    darkest = all_of_them.shapes[len(all_of_them.shapes) // 2, 4]
+    assert darkest[50] > darkest[10] > 0  # a wider vessel absorbs more
