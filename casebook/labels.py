@@ -51,6 +51,14 @@ class LabelSet(Document):
         """Labels with a role, in order."""
         return tuple(label for label in self.labels if label.role == role)
 
+    def lesion_of(self, segment: str, lesion: Label) -> str:
+        """A segment's lesion in words: `mid RCA stenosis`.
+
+        Raises:
+            DataError: no label has the segment's name.
+        """
+        return f"{self.find(segment).name} {lesion.name}"
+
     def find(self, name: str) -> Label:
         """The label of this name or alias, whatever the case of its letters.
 

@@ -101,6 +101,7 @@ def _train(work: Work, model_id: str, first: Candidate, later: list[Candidate]) 
             folder.manifest().labels,
             stage.config.weights,
             measured=stage.config.train.heads is not None,
+            lesion_in_text=stage.config.lesion_in_text,
         )
         settings = stage.config.train.model_copy(update={"steps": candidate.steps, "stop": None})
         name = f"{model_id}-{candidate.round}" if candidate is not later[-1] else model_id

@@ -58,7 +58,14 @@ def propose(work: Work) -> str:
         case = work.catalogue.get(line.at.case_id)
         frame = work.catalogue.frame(line.at)
         image_id = builder.add_image(line.at, frame.hw)
-        for one in proposals(teacher, frame, case, manifest.labels, work.config.propose):
+        for one in proposals(
+            teacher,
+            frame,
+            case,
+            manifest.labels,
+            work.config.propose,
+            lesion_in_text=work.config.lesion_in_text,
+        ):
             builder.add_mask(
                 image_id,
                 one.label,
@@ -77,11 +84,23 @@ def propose(work: Work) -> str:
 
 
 def proposals(
-    teacher: Segmenter, frame: Frame, case: Case, labels: LabelSet, config: ProposeConfig
+    teacher: Segmenter,
+    frame: Frame,
+    case: Case,
+    labels: LabelSet,
+    config: ProposeConfig,
+    *,
+    lesion_in_text: bool = False,
 ) -> list[Proposal]:
-    """The masks proposed for one frame; none where the model finds nothing."""
+    """The masks proposed for one frame; none where the model finds nothing.
+
+    Args:
+        lesion_in_text: Ask for the lesion of the analysed segment by both names first.
+    """
     embedding = teacher.embed(frame)
-    box, source = lesion_box(teacher, embedding, case, labels, config.threshold)
+    box, source = lesion_box(
+        teacher, embedding, case, labels, config.threshold, lesion_in_text=lesion_in_text
+    )
     if box is not None:
         label = case.segment or _lesion_name(labels)
         if label is not None:
@@ -91,11 +110,25 @@ def proposals(
 
 
 def lesion_box(
-    teacher: Segmenter, embedding: Embedding, case: Case, labels: LabelSet, threshold: float
+    teacher: Segmenter,
+    embedding: Embedding,
+    case: Case,
+    labels: LabelSet,
+    threshold: float,
+    *,
+    lesion_in_text: bool = False,
 ) -> tuple[Box | None, str]:
-    """The box to ask with, and whether it came from the concept or from the case."""
-    for label in labels.of_role("lesion"):
-        answers = _masks(_ask(teacher, embedding, _concept(label.name, embedding.frame)))
+    """The box to ask with, and whether it came from the concept or from the case.
+
+    Args:
+        lesion_in_text: Ask for the lesion of the analysed segment by both names first.
+    """
+    lesions = labels.of_role("lesion")
+    names = [lesion.name for lesion in lesions]
+    if lesion_in_text and case.segment is not None:
+        names = [labels.lesion_of(case.segment, lesion) for lesion in lesions] + names
+    for name in names:
+        answers = _masks(_ask(teacher, embedding, _concept(name, embedding.frame)))
         if answers and answers[0].score >= threshold:
             x1, y1, x2, y2 = masks.box_of(answers[0].bitmap)
             return (float(x1), float(y1), float(x2), float(y2)), "concept"
@@ -129,14 +162,17 @@ def uncertainty(work: Work) -> Uncertainty:
     """
     teacher = load_incumbent(work)
     labels, config = work.config.label_set(), work.config.propose
+    both = work.config.lesion_in_text
 
     def of(case: Case) -> float:
         frame = work.catalogue.frame(case.ref)
         if work.config.select.ask_again:
-            box, _ = lesion_box(teacher, teacher.embed(frame), case, labels, config.threshold)
+            box, _ = lesion_box(
+                teacher, teacher.embed(frame), case, labels, config.threshold, lesion_in_text=both
+            )
             if box is not None:
                 return _asked_again(teacher, frame, Prompt(box_xyxy=box, view=frame.view))
-        found = proposals(teacher, frame, case, labels, config)
+        found = proposals(teacher, frame, case, labels, config, lesion_in_text=both)
         return max((one.uncertainty for one in found), default=1.0)
 
     return of

@@ -143,6 +143,7 @@ def main(text: str) -> None:
             measured=order.train.heads is not None,
             vessel=order.vessel,
             replay=order.replay,
+            lesion_in_text=work.config.lesion_in_text,
         )
         watches = order.train.stop is not None
         manifest = work.folder.manifest()

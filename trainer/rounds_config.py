@@ -127,6 +127,8 @@ class RoundConfig(_Settings):
     replay: float = Field(1.0, ge=0, le=1)
     """How much the masks of earlier rounds count beside this round's, against forgetting; 0 leaves
     them out."""
+    lesion_in_text: bool = False
+    """Learn, and ask for, the lesion of an analysed segment by both names too: mid RCA stenosis."""
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     gate: GateConfig = GateConfig()

@@ -4,7 +4,7 @@ Rejected frames never train, nor does a mask nobody reviewed. Knows no model.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Bool
@@ -63,6 +63,7 @@ def training_set(
     measured: bool = False,
     vessel: str | None = None,
     replay: float = 1.0,
+    lesion_in_text: bool = False,
 ) -> TrainingSet:
     """All usable annotations of some rounds.
 
@@ -70,6 +71,7 @@ def training_set(
         measured: Measure every segment, for a model whose heads learn it.
         vessel: Only cases of this vessel.
         replay: How much the masks of all rounds but the last count; 0 leaves them out.
+        lesion_in_text: Teach the lesion of an analysed segment by both names too.
 
     Raises:
         DataError: a case is not a training case, or a label is unknown.
@@ -91,6 +93,10 @@ def training_set(
                 found.rejected += 1
             elif image.status in _TRAINS:
                 _add(found, annotations, image, case, catalogue, labels, weights, measured, share)
+                if lesion_in_text and found.samples and case.segment is not None:
+                    found.samples[-1] = _with_both_names(
+                        found.samples[-1], image, case.segment, labels
+                    )
     if not found.samples:
         raise DataError(
             f"rounds {', '.join(map(str, rounds))} hold no reviewed mask to train on "
@@ -206,6 +212,19 @@ def _implied(
         weight = min(mask.weight for mask in segments)
         implied.append(TrainMask(trees[0].name, union, weight, prompted=False))
     return tuple(implied)
+
+
+def _with_both_names(sample: Sample, image: CocoImage, segment: str, labels: LabelSet) -> Sample:
+    """The sample with each lesion under its segment's name as well, if it is of this image."""
+    if sample.name != image.file_name:  # nothing of the image is learnt from
+        return sample
+    worded = {one.name: labels.lesion_of(segment, one) for one in labels.of_role("lesion")}
+    more = [
+        replace(mask, label=worded[mask.label], prompted=False)
+        for mask in sample.masks
+        if mask.label in worded
+    ]
+    return replace(sample, masks=(*sample.masks, *more))
 
 
 def _absent(

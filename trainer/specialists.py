@@ -125,6 +125,7 @@ def _compare(
         work.config.weights,
         measured=config.heads is not None,
         vessel=vessel,
+        lesion_in_text=work.config.lesion_in_text,
     )
     digests = annotation_digests(work.folder.home, rounds)
     identity = [generalist, vessel, *digests, config.model_dump_json()]

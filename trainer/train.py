@@ -57,6 +57,7 @@ def train(work: Work) -> str:
         work.config.weights,
         measured=work.config.train.heads is not None,
         replay=work.config.replay,
+        lesion_in_text=work.config.lesion_in_text,
     )
     missing = undrawn(data, folder.manifest().labels)
     if missing:

@@ -9,6 +9,7 @@ from casebook.catalogue import Catalogue
 from casebook.home import Home
 from casebook.labels import Label, LabelSet
 from casebook.metrics import iou
+from casebook.protocols import Embedding, Prediction, Prompt
 from tests.fakes.threshold_model import ThresholdSegmenter
 from tests.unit.trainer.workspace import LABELS, add_case, picture
 from trainer.propose import proposals
@@ -35,6 +36,24 @@ def test_a_sure_concept_gives_the_box(case: Case, tmp_path: Path) -> None:
     ((label, source, agreement),) = propose(case, tmp_path)
     assert (label, source) == ("tube", "concept")
     assert agreement > 0.8
+
+
+def test_the_lesion_of_a_known_segment_is_asked_for_by_both_names_first(
+    case: Case, tmp_path: Path
+) -> None:
+    asked: list[str | None] = []
+
+    class Listening(ThresholdSegmenter):
+        def predict(self, embedding: Embedding, prompt: Prompt) -> tuple[Prediction, ...]:
+            asked.append(prompt.concept)
+            return super().predict(embedding, prompt)
+
+    model, frame = Listening(level=120), Catalogue(Home(tmp_path)).frame(case.ref)
+    for sure in (0.5, 0.95):
+        config = ProposeConfig(threshold=sure)
+        assert proposals(model, frame, case, LABELS, config, lesion_in_text=True)
+    # Sure of it at once, then a box; never sure, so both names, then the reader's rectangle.
+    assert asked == ["tube stenosis", None, "tube stenosis", "stenosis", None]
 
 
 def test_the_readers_rectangle_is_used_when_the_concept_is_unsure(

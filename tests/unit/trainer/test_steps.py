@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from casebook.annotations import Origin, read_annotations, write_annotations
@@ -242,6 +243,20 @@ def test_rejected_pending_and_unreviewed_masks_never_train(tmp_path: Path) -> No
     assert [mask.label for mask in found.samples[0].masks] == ["tube", "stenosis"]
     with pytest.raises(DataError, match="no reviewed mask"):
         training_set(home, one.catalogue, (1,), LABELS, OriginWeights(human=0))
+
+
+def test_a_lesion_is_learnt_by_its_segments_name_too_where_a_round_says_so(tmp_path: Path) -> None:
+    home, conf = make_workspace(tmp_path), make_conf(tmp_path)
+    one = work(home, conf, 1)
+    run_step("select", one)
+    plain = training_set(home, one.catalogue, (1,), LABELS, OriginWeights())
+    found = training_set(home, one.catalogue, (1,), LABELS, OriginWeights(), lesion_in_text=True)
+    for without, with_both in zip(plain.samples, found.samples, strict=True):
+        *before, more = with_both.masks
+        assert [mask.label for mask in before] == ["tube", "stenosis"]
+        assert [mask.label for mask in without.masks] == ["tube", "stenosis"]
+        assert (more.label, more.prompted) == ("tube stenosis", False)
+        assert np.array_equal(more.bitmap, before[1].bitmap)
 
 
 def test_segments_are_measured_for_a_model_whose_heads_learn_it(tmp_path: Path) -> None:
