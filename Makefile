@@ -68,7 +68,6 @@ weights: setup ## Fetch the real SAM 3 weights (gated hub; asks for access when 
 
 tiny-base: setup ## Pre-train the shipped tiny base on generic shapes again (hours)
 	$(BIN)/python -m segmenter.tiny_base --out conf/tiny-base
-	$(BIN)/python -m segmenter.tree_base --out conf/tiny-base
 
 docs: setup ## Generate docs/cli.md from the commands' help
 	$(BIN)/python -m docs.cli

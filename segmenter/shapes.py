@@ -48,7 +48,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Line:
+class _Line:
     """A curve with its local width; both at the picture's scale."""
 
     points_xy: Float[np.ndarray, "n 2"]
@@ -88,23 +88,22 @@ def _widths(
     return np.maximum(widths, 1.0), narrow
 
 
-def draw_line(
+def _line(
     rng: np.random.Generator, side: int, start_xy: np.ndarray, heading: float, width_px: float
-) -> Line:
-    """A curve from a point, drifting from its heading, with its width."""
+) -> _Line:
     points = _walk(rng, side, start_xy, heading)
     widths, narrow = _widths(rng, len(points), width_px)
-    return Line(points, widths, narrow)
+    return _Line(points, widths, narrow)
 
 
-def _edges(line: Line, scale: float) -> tuple[np.ndarray, np.ndarray]:
+def _edges(line: _Line, scale: float) -> tuple[np.ndarray, np.ndarray]:
     tangent = np.gradient(line.points_xy, axis=0)
     tangent /= np.maximum(np.linalg.norm(tangent, axis=1, keepdims=True), 1e-6)
     offset = np.stack([-tangent[:, 1], tangent[:, 0]], axis=1) * line.width_px[:, None] / 2 * scale
     return line.points_xy + offset, line.points_xy - offset
 
 
-def paint_line(side: int, line: Line, first: int, last: int) -> np.ndarray:
+def _paint_line(side: int, line: _Line, first: int, last: int) -> np.ndarray:
     """Opacity 0..1 of a stretch, thicker in its middle as a tube seen through is."""
     big = side * _SUPERSAMPLING
     layer = Image.new("L", (big, big))
@@ -129,10 +128,10 @@ def _reduced(layer: Image.Image) -> np.ndarray:
     return np.asarray(layer.reduce(_SUPERSAMPLING), dtype=np.float32) / 255.0
 
 
-EDGE_OPACITY = 0.25  # half of the outermost tube value
+_EDGE_OPACITY = 0.25  # half of the outermost tube value
 
 
-def stretch_of(rng: np.random.Generator, side: int, line: Line) -> Bool[np.ndarray, "s s"] | None:
+def _stretch(rng: np.random.Generator, side: int, line: _Line) -> Bool[np.ndarray, "s s"] | None:
     """The mask of a random stretch that lies in the picture."""
     inside = np.flatnonzero(((line.points_xy > 2) & (line.points_xy < side - 3)).all(axis=1))
     if len(inside) < 6:
@@ -145,12 +144,11 @@ def stretch_of(rng: np.random.Generator, side: int, line: Line) -> Bool[np.ndarr
     length = min(len(run), int(rng.integers(9, 44)))
     offset = int(rng.integers(0, len(run) - length + 1))
     first, last = int(run[offset]), int(run[offset + length - 1])
-    bitmap = paint_line(side, line, first, last) > EDGE_OPACITY
+    bitmap = _paint_line(side, line, first, last) > _EDGE_OPACITY
     return bitmap if bitmap.sum() >= 12 else None
 
 
-def outline_of(rng: np.random.Generator, side: int, kind: str) -> np.ndarray:
-    """The outline of a blob, ring or polygon somewhere in the picture."""
+def _outline(rng: np.random.Generator, side: int, kind: str) -> np.ndarray:
     centre = rng.uniform(0.12, 0.88, size=2) * side
     radius = rng.uniform(0.05, 0.28) * side
     if kind == "polygon":
@@ -176,10 +174,9 @@ def outline_of(rng: np.random.Generator, side: int, kind: str) -> np.ndarray:
     )
 
 
-def paint_outline(
+def _paint_outline(
     rng: np.random.Generator, side: int, outline_xy: np.ndarray, kind: str
 ) -> np.ndarray:
-    """Opacity 0..1 inside an outline; a ring has a hole."""
     big = side * _SUPERSAMPLING
     layer = Image.new("L", (big, big))
     draw = ImageDraw.Draw(layer)
@@ -191,24 +188,22 @@ def paint_outline(
     return _reduced(layer)
 
 
-def smooth_field(rng: np.random.Generator, side: int, cells: int) -> np.ndarray:
+def _field(rng: np.random.Generator, side: int, cells: int) -> np.ndarray:
     """A smooth random field with the given number of cells along a side, about unit variance."""
     coarse = Image.fromarray(rng.standard_normal((cells, cells)).astype(np.float32))
     return np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC), dtype=np.float32)
 
 
-def draw_ground(rng: np.random.Generator, side: int) -> np.ndarray:
-    """Uneven grey, 0..1, for things to lie on."""
+def _ground(rng: np.random.Generator, side: int) -> np.ndarray:
     ground = np.full((side, side), rng.uniform(0.25, 0.8), dtype=np.float32)
-    ground += rng.uniform(0.0, 0.10) * smooth_field(rng, side, 3)
-    ground += rng.uniform(0.0, 0.06) * smooth_field(rng, side, int(rng.integers(5, 10)))
+    ground += rng.uniform(0.0, 0.10) * _field(rng, side, 3)
+    ground += rng.uniform(0.0, 0.06) * _field(rng, side, int(rng.integers(5, 10)))
     if rng.random() < 0.5:
-        ground += rng.uniform(0.0, 0.05) * smooth_field(rng, side, int(rng.integers(14, 40)))
+        ground += rng.uniform(0.0, 0.05) * _field(rng, side, int(rng.integers(14, 40)))
     return ground
 
 
-def line_words(line: Line, *, is_branch: bool, is_dark: bool) -> tuple[str, ...]:
-    """What a line may be called."""
+def _line_words(line: _Line, *, is_branch: bool, is_dark: bool) -> tuple[str, ...]:
     width = float(np.median(line.width_px))
     words = ["line", "dark line" if is_dark else "bright line"]
     words.append("thin line" if width < 5 else "thick line")
@@ -226,7 +221,7 @@ def draw_picture(rng: np.random.Generator, side: int = 128) -> Picture:
     Args:
         side: Side of the square, px.
     """
-    ground = draw_ground(rng, side)
+    ground = _ground(rng, side)
     # Most lines of a picture share a sign of contrast; some do not.
     dark = rng.random() < 0.85
     contrast = rng.uniform(0.08, 0.45)
@@ -235,7 +230,7 @@ def draw_picture(rng: np.random.Generator, side: int = 128) -> Picture:
 
     for _ in range(int(rng.choice([0, 1, 2, 3], p=[0.45, 0.3, 0.15, 0.1]))):
         kind = str(rng.choice(["blob", "ring", "polygon"]))
-        opacity = paint_outline(rng, side, outline_of(rng, side, kind), kind)
+        opacity = _paint_outline(rng, side, _outline(rng, side, kind), kind)
         is_dark = bool(rng.random() < 0.5)
         strength = rng.uniform(0.05, 0.4)
         ground += (-strength if is_dark else strength) * opacity
@@ -245,19 +240,19 @@ def draw_picture(rng: np.random.Generator, side: int = 128) -> Picture:
             if rng.random() < 0.6:
                 targets.append(bitmap)
 
-    lines: list[tuple[Line, bool]] = []
+    lines: list[tuple[_Line, bool]] = []
     base_width = float(np.exp(rng.uniform(math.log(2.0), math.log(10.0))))
     for _ in range(int(rng.choice([1, 2, 3, 4], p=[0.3, 0.35, 0.2, 0.15]))):
         start = rng.uniform(-0.05, 1.05, size=2) * side
         heading = math.atan2(*(rng.uniform(0.25, 0.75, size=2) * side - start)[::-1])
         width = base_width * rng.uniform(0.5, 1.4)
-        trunk = draw_line(rng, side, start, heading + rng.normal(0, 0.35), width)
+        trunk = _line(rng, side, start, heading + rng.normal(0, 0.35), width)
         lines.append((trunk, False))
         for _ in range(int(rng.choice([0, 1, 2, 3], p=[0.35, 0.3, 0.2, 0.15]))):
             at = int(rng.integers(2, max(3, len(trunk.points_xy) - 4)))
             ahead = trunk.points_xy[at] - trunk.points_xy[at - 1]
             turn = rng.uniform(0.3, 1.3) * (1 if rng.random() < 0.5 else -1)
-            branch = draw_line(
+            branch = _line(
                 rng,
                 side,
                 trunk.points_xy[at],
@@ -267,34 +262,34 @@ def draw_picture(rng: np.random.Generator, side: int = 128) -> Picture:
             lines.append((branch, True))
 
     for line, is_branch in lines:
-        opacity = paint_line(side, line, 0, len(line.points_xy) - 1)
+        opacity = _paint_line(side, line, 0, len(line.points_xy) - 1)
         is_dark = dark if rng.random() < 0.9 else not dark
         strength = contrast * rng.uniform(0.6, 1.2)
         if rng.random() < 0.3:
-            opacity_seen = (opacity > EDGE_OPACITY).astype(np.float32)
+            opacity_seen = (opacity > _EDGE_OPACITY).astype(np.float32)
         else:
             opacity_seen = opacity
         ground += (-strength if is_dark else strength) * opacity_seen
-        bitmap = opacity > EDGE_OPACITY
+        bitmap = opacity > _EDGE_OPACITY
         if bitmap.sum() < 20:
             continue
-        things.append(Thing(bitmap, line_words(line, is_branch=is_branch, is_dark=is_dark)))
+        things.append(Thing(bitmap, _line_words(line, is_branch=is_branch, is_dark=is_dark)))
         if line.narrow is not None:
-            narrow = paint_line(side, line, *line.narrow) > EDGE_OPACITY
+            narrow = _paint_line(side, line, *line.narrow) > _EDGE_OPACITY
             if narrow.sum() >= 8:
                 things.append(Thing(narrow, ("narrowing",)))
 
     for index in rng.permutation(len(lines))[:4]:
-        stretch = stretch_of(rng, side, lines[index][0])
+        stretch = _stretch(rng, side, lines[index][0])
         if stretch is not None:
             targets.append(stretch)
 
     if not targets:
         return draw_picture(rng, side)
-    return Picture(finished(rng, ground, contrast), tuple(things), tuple(targets))
+    return Picture(_finished(rng, ground, contrast), tuple(things), tuple(targets))
 
 
-def finished(
+def _finished(
     rng: np.random.Generator, ground: np.ndarray, contrast: float
 ) -> UInt8[np.ndarray, "s s"]:
     """Blur, noise that leaves the weakest line visible, and quantisation."""

@@ -4,7 +4,7 @@
 boxes, clicks and corrections on most steps, concepts on every few.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,7 +50,7 @@ class ShapesBatch:
     queries: tuple[ConceptQuery, ...]
 
 
-def queries_of(
+def _queries(
     index: int, picture: Picture, rng: np.random.Generator, most: int
 ) -> list[ConceptQuery]:
     """Up to two words the picture shows, and sometimes one it does not."""
@@ -75,29 +75,24 @@ def shapes_batch(
     rng = np.random.default_rng((seed, step))
     count = _CONCEPT_PICTURES if is_concept else config.batch
     if not is_concept:
-        return windows_batch(rng, count, model)
+        return _windows(rng, count, model)
     pictures = [draw_picture(rng, model.side_px) for _ in range(count)]
     grey = torch.from_numpy(np.stack([picture.pixels for picture in pictures]))
     pixels = normalised(grey, standardised=model.standardised)
     queries: list[ConceptQuery] = []
     for index, picture in enumerate(pictures):
-        queries += queries_of(index, picture, rng, model.queries)
+        queries += _queries(index, picture, rng, model.queries)
     nothing = torch.zeros(0, dtype=torch.int64)
     truth = torch.zeros(0, model.side_px, model.side_px, dtype=torch.bool)
     return ShapesBatch(pixels, nothing, truth, tuple(queries))
 
 
-def windows_batch(
-    rng: np.random.Generator,
-    count: int,
-    model: Sam3Config,
-    draw: Callable[[np.random.Generator, int], Picture] = draw_picture,
-) -> ShapesBatch:
+def _windows(rng: np.random.Generator, count: int, model: Sam3Config) -> ShapesBatch:
     """Single targets, each in a window around it as a prompt's would be, a little off centre."""
     squares: list[np.ndarray] = []
     truths: list[np.ndarray] = []
     while len(squares) < count:
-        picture = draw(rng, _PICTURE_PX)
+        picture = draw_picture(rng, _PICTURE_PX)
         for k in rng.permutation(len(picture.targets))[: min(_PER_PICTURE, count - len(squares))]:
             target = picture.targets[k]
             x1, y1, x2, y2 = box_of(target)
