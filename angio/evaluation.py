@@ -198,6 +198,7 @@ def evaluate_case(
     concepts: bool = True,
     baseline: bool = True,
     details: bool = False,
+    names: bool = True,
 ) -> CaseEvaluation:
     """One annotated case.
 
@@ -208,8 +209,8 @@ def evaluate_case(
         labels: Which label is a segment, the lesion, the tree.
         concepts: Also what the model finds on its own.
         baseline: Also what a Frangi filter finds in the same boxes, of vessels alone.
-        details: Also measurements of both masks, simulated clicks, and the segments' names where
-            the model's heads do not say them.
+        details: Also measurements of both masks, and simulated clicks.
+        names: With details, the segments' names too where the model's heads do not say them.
 
     Raises:
         DataError: no expert drew a segment on it.
@@ -225,10 +226,10 @@ def evaluate_case(
     response = frangi.vesselness(frame.pixels) if filtered else None
     prompts = [box_prompt(bitmap) for _, bitmap in truth.segments]
     answers = _answers(segmenter, embedding, prompts)
-    names = _names(segmenter, embedding, labels, truth, answers, ask=details)
+    called = _names(segmenter, embedding, labels, truth, answers, ask=details and names)
     scores = []
     for (label, bitmap), prompt, found, named in zip(
-        truth.segments, prompts, answers, names, strict=True
+        truth.segments, prompts, answers, called, strict=True
     ):
         answer = found.bitmap
         ridge = None
@@ -356,6 +357,7 @@ def evaluate(
     concepts: bool = True,
     baseline: bool = True,
     details: bool = False,
+    names: bool = True,
     progress: Progress | None = None,
 ) -> Evaluation:
     """A model on annotated cases.
@@ -367,8 +369,8 @@ def evaluate(
         labels: Which label is a segment, the lesion, the tree.
         concepts: Also what the model finds on its own.
         baseline: Also what a Frangi filter finds in the same boxes.
-        details: Also measurements of both masks, simulated clicks, and the segments' names where
-            the model's heads do not say them.
+        details: Also measurements of both masks, and simulated clicks.
+        names: With details, the segments' names too where the model's heads do not say them.
         progress: Told how many cases of how many are done.
 
     Raises:
@@ -385,6 +387,7 @@ def evaluate(
                 concepts=concepts,
                 baseline=baseline,
                 details=details,
+                names=names,
             )
         )
         if progress is not None:

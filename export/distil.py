@@ -21,7 +21,7 @@ from export.gates import Gates
 from export.release import Teaching, as_segmenter, automatic_maps, calibrated, write_bundle
 from export.settings import DistilConfig
 from export.syllabus import Syllabus, read_syllabus
-from export.training import start_student, train_student, untaught
+from export.training import start_student, torch_threads, train_student, untaught
 from segmenter.fit import Progress
 from segmenter.teacher import load_teacher
 
@@ -29,6 +29,8 @@ EXERCISES = "exercises.safetensors"
 """In the folder of a distillation, `distil/<version>/` of the workspace."""
 Tell = Callable[[str, float | None], None]
 """Called with what goes on and how much is done, 0 to 1."""
+_NO_MATTER = {"teacher_base", "student_base", "gate", "threads"}
+"""Settings that do not make another student, or are named by what they hold."""
 LICENCE = (
     "Apache-2.0 for the student's code and weights; it was taught by a SAM 3 with adapters, so the "
     "SAM License's terms of use go with it."
@@ -42,6 +44,11 @@ def run(home: Home, config: DistilConfig, progress: Tell) -> str:
         StateError: no teacher is promoted or no round has annotations.
         ModelError: a gate is not met; the bundle stays beside the released one, not in use.
     """
+    with torch_threads(config.threads):
+        return _run(home, config, progress)
+
+
+def _run(home: Home, config: DistilConfig, progress: Tell) -> str:
     registry = Registry(home)
     teacher_id = registry.promoted()
     if teacher_id is None:
@@ -101,7 +108,7 @@ def version_of(teacher_id: str, syllabus: Syllabus, config: DistilConfig) -> str
     base = config.student_base
     what = {
         "teacher": teacher_id,
-        "config": config.model_dump(mode="json", exclude={"teacher_base", "student_base", "gate"}),
+        "config": config.model_dump(mode="json", exclude=_NO_MATTER),
         "base": None if base is None or not base.is_file() else sha256_of_file(base),
         "pages": [
             [page.ref.file_name, [[one.label, one.mask.counts] for one in page.drawn], page.boxes]

@@ -83,6 +83,9 @@ class DistilConfig(_Settings):
     """How many steps those are."""
     without_teacher: bool = False
     """Whether a second student is taught as long on the experts' masks alone, to be told beside."""
+    threads: int | None = Field(None, gt=0)
+    """Of the CPU, for torch: so small a network gains little from a second, which another training
+    may take; all there are when absent."""
     parity_frames: int = Field(6, gt=0)
     """Validation frames on which torch and the ONNX runtime are compared."""
     gate: StudentGate = StudentGate()

@@ -3,7 +3,8 @@
 A killed training goes on from its last checkpoint.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,17 @@ from segmenter.fit import FitResult, Progress, fit
 
 _NEW_MASKS = "automatic.masks."
 """Weights that depend on how many automatic maps there are."""
+
+
+@contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Let torch compute on so many threads meanwhile; on as many as before when none is given."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def start_student(config: DistilConfig, labels: LabelSet) -> Student:

@@ -199,7 +199,7 @@ def control(
         from trainer.control import Beside
         from trainer.control import control as train_control
 
-        logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+        logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s", force=True)
         click.echo(train_control(Beside(_last_decided(place), conf, overrides)))
     else:
         _one_step("control", home, conf, overrides, detach)

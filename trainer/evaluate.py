@@ -106,6 +106,7 @@ def scores_of(work: Work, model_id: str, tell: Tell, *, details: bool = False) -
         manifest.labels,
         baseline=not ridges,
         details=details and work.config.evaluate.details,
+        names=work.config.evaluate.names,
         progress=tell_test,
     )
     rows = [case.with_(**ridges.get(case.case_id, {})) for case in reported.cases]

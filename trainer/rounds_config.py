@@ -96,6 +96,8 @@ class EvaluateConfig(_Settings):
 
     details: bool = True
     """Measurements of masks and simulated clicks: more than doubles the time."""
+    names: bool = True
+    """With them, what a model without heads calls each segment: every name is asked for."""
 
 
 class GateConfig(_Settings):

@@ -103,6 +103,17 @@ def test_details_are_measurements_of_both_masks_and_clicks(
     found = evaluate(
         oracle, workspace, cases, coronary, concepts=False, baseline=False, details=True
     )
+    silent = evaluate(
+        oracle,
+        workspace,
+        cases[:1],
+        coronary,
+        concepts=False,
+        baseline=False,
+        details=True,
+        names=False,
+    )
+    assert {segment.named for case in silent.cases for segment in case.segments} == {None}
     doubted: list[float] = []
     for case, row in zip(cases, found.cases, strict=True):
         assert row.phase == case.phase

@@ -23,7 +23,7 @@ from export.settings import StudentGate, read_distil_config
 from export.student import Student
 from export.student_base import FILE, read_student
 from export.syllabus import read_syllabus
-from export.training import start_student, train_student, untaught, without_teacher
+from export.training import start_student, torch_threads, train_student, untaught, without_teacher
 from segmenter.fit import Progress
 from tests.unit.export.conftest import Workshop
 from tests.unit.export.workshop import LABELS, SMALL, draw_tube, make_home, small_config, unchecked
@@ -360,3 +360,14 @@ def test_three_mistakes_in_a_configuration_are_told_at_once(tmp_path: Path) -> N
     path.write_text("teacher_base: x\nwhole_batch: 0\nspeed: 3\ngate: {mask_iou: 2}\n")
     with pytest.raises(ConfigError, match="3 problems"):
         read_distil_config(path)
+
+
+def test_the_threads_of_a_distillation_are_given_back() -> None:
+    before = torch.get_num_threads()
+    with torch_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    with torch_threads(None):
+        assert torch.get_num_threads() == before
+    with pytest.raises(ZeroDivisionError), torch_threads(before + 2):
+        raise ZeroDivisionError
+    assert torch.get_num_threads() == before
