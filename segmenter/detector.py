@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from casebook.cases import View
 from casebook.protocols import Frame, Prediction, Prompt
 from segmenter.answers import SPECK_IN_TILES, answer, is_same, pieces
 from segmenter.cache import EmbeddingCache
@@ -193,7 +194,7 @@ class Detector:
         ]
 
 
-def _view(prompt: Prompt, frame: Frame) -> Any:
+def _view(prompt: Prompt, frame: Frame) -> View | None:
     return prompt.view or frame.view
 
 
