@@ -44,7 +44,7 @@ from cvat_sync.remote import (
 from cvat_sync.settings import Access
 
 R = TypeVar("R")
-POLL_S = 0.02
+POLL_S = 0.005
 """First wait for work the server does in the background; the SDK's default is 5 s."""
 _POLL_GROWTH, _POLL_MAX_S = 1.5, 1.0
 TIMEOUT_S = 120.0

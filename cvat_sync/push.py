@@ -29,11 +29,28 @@ _READERS, _AT_ONCE = 4, 64
 """Threads that look at frames before anything is sent, and frames they are given at a time."""
 
 
-def check_frames(manifest: Work, catalogue: Catalogue) -> None:
-    """Refuse to send a frame that is not proven de-identified or is not the one selected.
+def check_proven(manifest: Work, catalogue: Catalogue) -> None:
+    """Refuse cases that are not proven de-identified.
 
     Raises:
         DeidError: cases without a de-identification record.
+    """
+    unproven: list[str] = []
+    cases = iter(manifest.cases)
+    while few := tuple(islice(cases, _AT_ONCE)):
+        known = catalogue.several([entry.at.case_id for entry in few])
+        unproven += [case.case_id for case in known if case.deid is None]
+    if unproven:
+        raise DeidError(
+            f"round {manifest.round:02d}: {len(unproven)} cases have no de-identification record "
+            f"({', '.join(unproven[:3])} …); nothing was sent. Import them again"
+        )
+
+
+def check_frames(manifest: Work, catalogue: Catalogue) -> None:
+    """Refuse to send a frame that is not the one selected.
+
+    Raises:
         DataError: a frame is missing or has changed since the selection.
     """
 
@@ -44,24 +61,16 @@ def check_frames(manifest: Work, catalogue: Catalogue) -> None:
     def others(entries: Sequence[ManifestCase]) -> list[str]:
         return [entry.at.file_name for entry in entries if not is_selected(entry)]
 
-    unproven: list[str] = []
     changed: list[str] = []
     cases = iter(manifest.cases)
     with ThreadPoolExecutor(_READERS) as pool:
         while few := tuple(islice(cases, _AT_ONCE)):
-            known = catalogue.several([entry.at.case_id for entry in few])
-            unproven += [case.case_id for case in known if case.deid is None]
             for names in pool.map(others, (few[start::_READERS] for start in range(_READERS))):
                 changed += names
-    if unproven:
-        raise DeidError(
-            f"round {manifest.round:02d}: {len(unproven)} cases have no de-identification record "
-            f"({', '.join(unproven[:3])} …); nothing was sent. Import them again"
-        )
     if changed:
         raise DataError(
             f"round {manifest.round:02d}: {len(changed)} frames are missing or changed since the "
-            f"selection ({', '.join(sorted(changed)[:3])} …); nothing was sent. Import them again"
+            f"selection ({', '.join(sorted(changed)[:3])} …); no frame was sent. Import them again"
         )
 
 
@@ -109,13 +118,18 @@ def push(
         RemoteError: CVAT refused or stayed unreachable; run again to resume.
     """
     catalogue = Catalogue(folder.home)
-    with Shipment(gateway, retrying, plan, proposals, catalogue) as work:
+    with (
+        Shipment(gateway, retrying, plan, proposals, catalogue) as work,
+        ThreadPoolExecutor(max_workers=1) as apart,
+    ):
         work.look()
-        check_frames(manifest, catalogue)
+        checked = apart.submit(check_frames, manifest, catalogue)
+        check_proven(manifest, catalogue)
         for task in plan.tasks:
             frame_paths(task.frames, catalogue)
-        work.draw(plan.tasks[:parallel])
         project = work.project(manifest.labels, known_labels(folder, url), tell)
+        checked.result()
+        work.draw(plan.tasks[:parallel])
         progress(f"project {project.id} {project.name!r}", 0.0)
         done = _tasks(work, plan, folder.file(JOURNAL), parallel, progress, retrying)
     pushed = Pushed(

@@ -31,6 +31,8 @@ from cvat_sync.remote import (
 from cvat_sync.shapes import points_of, shape_of
 
 Tell = Callable[[str], None]
+_ASKERS = 3
+"""Threads that ask for what can be waited for beside other work."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,13 @@ class Shipment:
         self._gateway, self._retrying, self._plan = gateway, retrying, plan
         self._proposals, self._catalogue = proposals, catalogue
         self._assignees = user_ids(gateway, plan.assignees)
-        self.labels: dict[str, RemoteLabel] = {}
         self._project_id = 0
         self._is_new_project = False
         self._pen = ThreadPoolExecutor(max_workers=1)
         self._drawn: dict[str, Future[tuple[Drawn, ...]]] = {}
+        self._asker = ThreadPoolExecutor(max_workers=_ASKERS)
         self._looked: Future[tuple[RemoteProject, ...]] | None = None
+        self._named: Future[dict[str, RemoteLabel]] | None = None
 
     def __enter__(self) -> "Shipment":
         """Begin: masks are drawn while CVAT is waited for."""
@@ -69,10 +72,11 @@ class Shipment:
     def __exit__(self, *problem: object) -> None:
         """Drop what is drawn and not sent."""
         self._pen.shutdown(cancel_futures=True)
+        self._asker.shutdown(cancel_futures=True)
 
     def look(self) -> None:
         """Ask for the projects while something else is done; nothing is changed."""
-        self._looked = self._pen.submit(self._gateway.projects)
+        self._looked = self._asker.submit(self._gateway.projects)
 
     def _projects(self) -> tuple[RemoteProject, ...]:
         """The projects: as they were asked for ahead, the first time."""
@@ -99,20 +103,35 @@ class Shipment:
     def project(self, labels: LabelSet, known: Mapping[str, int], tell: Tell) -> RemoteProject:
         """Our project, made if there is none, with all labels and attributes of the label set.
 
+        The labels of one that was there are seen to before anything else is done in it; a new one
+        was made with them, so that their ids are asked for while its tasks are made.
+
         Raises:
             DataError: a label was renamed in CVAT, or takes another kind of shape.
         """
         found: RemoteProject = self._retrying()(self._find_or_create, labels)
         self._project_id = found.id
-        remote = self._gateway.labels(found.id)
+        self._named = self._asker.submit(self._see_to_labels, found, labels, known, tell)
+        if not self._is_new_project:
+            self._named.result()
+        return found
+
+    @property
+    def labels(self) -> dict[str, RemoteLabel]:
+        """The project's labels by name; waited for where they are not yet known."""
+        return {} if self._named is None else self._named.result()
+
+    def _see_to_labels(
+        self, project: RemoteProject, labels: LabelSet, known: Mapping[str, int], tell: Tell
+    ) -> dict[str, RemoteLabel]:
+        remote = self._gateway.labels(project.id)
         check_renamed(known, remote)
         changes = label_changes(labels, remote)
         if changes.specs:
             for line in changes.words:
-                tell(f"project {found.id} {found.name!r} gets the {line}")
+                tell(f"project {project.id} {project.name!r} gets the {line}")
             remote = self._retrying()(self._change_labels, labels)
-        self.labels = {label.name: label for label in remote}
-        return found
+        return {label.name: label for label in remote}
 
     def _change_labels(self, labels: LabelSet) -> tuple[RemoteLabel, ...]:
         """Look before each attempt: an answer may have been lost after its effect."""
@@ -172,14 +191,19 @@ class Shipment:
                     self._plan.options,
                 )
             )
-        names = self._gateway.frame_names(kept.id)
+        seen = self._asker.submit(self._gateway.frame_names, kept.id)
+        if is_new and not self._is_shuffled():
+            # In a new task the frames lie as planned: that is looked at while masks are written.
+            self._propose(planned, kept, planned.frames, is_new=True)
+        names = seen.result()
         names = planned.frames if names == planned.frames else names  # kept once
         if is_new and not self._is_the_same(names, planned):
             raise DataError(
                 f"task {kept.id} {planned.name!r}: CVAT has other frames than were sent; "
                 "delete it there and push again"
             )
-        if is_new or not self._is_begun(kept):
+        is_undrawn = self._is_shuffled() if is_new else not self._is_begun(kept)
+        if is_undrawn:
             self._propose(planned, kept, names, is_new=is_new)
         self._assign(planned, kept)
         validation = self._plan.options.validation
@@ -256,10 +280,14 @@ class Shipment:
         return self._is_the_same(self._gateway.frame_names(task.id), planned)
 
     def _is_the_same(self, names: Sequence[str], planned: PlannedTask) -> bool:
-        validation = self._plan.options.validation
-        if validation is not None and validation.mode == "honeypots":
-            return set(names) == set(planned.frames)  # in random order, some of them twice
+        if self._is_shuffled():
+            return set(names) == set(planned.frames)  # some of them twice
         return tuple(names) == planned.frames
+
+    def _is_shuffled(self) -> bool:
+        """Whether CVAT puts the frames in an order of its own, among frames to check people by."""
+        validation = self._plan.options.validation
+        return validation is not None and validation.mode == "honeypots"
 
     def _propose(
         self, planned: PlannedTask, task: RemoteTask, names: Sequence[str], *, is_new: bool
@@ -274,7 +302,7 @@ class Shipment:
             return
         drawn = self._draw(planned.frames) if ahead is None else ahead.result()
         options, gateway = self._plan.options, self._gateway
-        is_pool = options.validation is not None and options.validation.mode == "honeypots"
+        is_pool = self._is_shuffled()
         if not is_pool and (is_new or _is_empty(gateway.task_annotations(task.id))):
             shapes = self._shapes(drawn, range(len(names)), names)
             gateway.replace_annotations(task.id, shapes)

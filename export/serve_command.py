@@ -110,6 +110,13 @@ def serve(
             f"{manifest.version} on http://{host}:{listener.getsockname()[1]}/ (docs: /docs)"
         )
         server = uvicorn.Server(
-            uvicorn.Config(app, limit_concurrency=32, server_header=False, log_level="info")
+            uvicorn.Config(
+                app,
+                loop="asyncio",  # the same loop and parser wherever it runs: as tested
+                http="h11",
+                limit_concurrency=32,
+                server_header=False,
+                log_level="info",
+            )
         )
         server.run(sockets=[listener])

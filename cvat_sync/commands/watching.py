@@ -128,6 +128,8 @@ def _serve(place: "Place", host: str, port: int, poll_s: float | None, secret: s
         watch_.start()
         config = uvicorn.Config(
             create_app(watch_, inbox),
+            loop="asyncio",  # the same loop and parser wherever it runs: as tested
+            http="h11",
             log_level="warning",
             access_log=False,
             server_header=False,

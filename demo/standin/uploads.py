@@ -130,6 +130,7 @@ def _decode_metadata(header: str) -> dict[str, str]:
 def routes(store: Store, background: Background) -> APIRouter:
     """The upload half of /api/tasks/{id}/data/."""
     router = APIRouter()
+    mimetypes.init()  # reads the system's tables: now, and not while the first task waits
 
     def incoming(task_id: int) -> Path:
         folder = store.data_dir / "incoming" / str(task_id)

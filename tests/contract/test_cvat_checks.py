@@ -151,6 +151,38 @@ class Late:
         return twice
 
 
+class Shuffling:
+    """A gateway to a CVAT that puts the frames of its first task in another order."""
+
+    def __init__(self, gateway: CvatGateway) -> None:
+        self._gateway = gateway
+        self.has_told = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._gateway, name)
+
+    def frame_names(self, task_id: int) -> tuple[str, ...]:
+        names = self._gateway.frame_names(task_id)
+        if self.has_told:
+            return names
+        self.has_told = True
+        return names[::-1]
+
+
+def test_a_task_with_its_frames_in_another_order_is_refused_and_then_made_again(
+    folder: RoundFolder, plan: PushPlan, gateway: CvatGateway, access: Access
+) -> None:
+    plan = planned(folder, plan, frames_per_task=5)
+    with pytest.raises(DataError, match="other frames than were sent"):
+        push_it(folder, plan, Shuffling(gateway), access)
+    ours = next(one for one in gateway.projects() if one.name == plan.project)
+    (made,) = gateway.tasks(ours.id)
+    shuffled = Shuffling(gateway)  # the order found before the next push begins
+    pushed = push_it(folder, plan, shuffled, access)
+    assert [task.id for task in gateway.tasks(pushed.project_id)] == [pushed.tasks[0].task_id]
+    assert pushed.tasks[0].task_id != made.id
+
+
 def test_a_task_that_appears_late_and_is_begun_is_the_one_that_is_kept(
     folder: RoundFolder, plan: PushPlan, gateway: CvatGateway, access: Access
 ) -> None:

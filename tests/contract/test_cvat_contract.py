@@ -281,8 +281,11 @@ def test_a_frame_changed_since_the_selection_is_not_sent(
 ) -> None:
     path = folder.home.cases / "case-002" / "00003.png"
     path.write_bytes(path.read_bytes() + b"\0")
-    with pytest.raises(DataError, match=r"1 frames are missing or changed .*case-002"):
+    with pytest.raises(DataError, match=r"1 frames are missing or changed .*case-002.*no frame"):
         push_it(folder, plan, gateway, access)
+    assert [
+        gateway.tasks(project.id) for project in gateway.projects() if project.name == plan.project
+    ] == [()]  # the project is made while frames are looked at; tasks only after
 
 
 def test_labels_are_brought_to_the_schema_and_a_persons_own_label_stays(
