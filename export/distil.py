@@ -106,9 +106,12 @@ def judged(gates: Gates, config: DistilConfig) -> Gates:
 def version_of(teacher_id: str, syllabus: Syllabus, config: DistilConfig) -> str:
     """The version a distillation will have: same teacher, frames and settings, same name."""
     base = config.student_base
+    settings = config.model_dump(mode="json", exclude=_NO_MATTER)
+    if not config.weights.features:  # as before there was such a weight
+        del settings["weights"]["features"]
     what = {
         "teacher": teacher_id,
-        "config": config.model_dump(mode="json", exclude=_NO_MATTER),
+        "config": settings,
         "base": None if base is None or not base.is_file() else sha256_of_file(base),
         "pages": [
             [page.ref.file_name, [[one.label, one.mask.counts] for one in page.drawn], page.boxes]
@@ -227,4 +230,4 @@ def scores_without_teacher(
     return box_scores(model, Catalogue(home), syllabus.val)
 
 
-_SHOWN = ("loss", "iou", "dice_auto")
+_SHOWN = ("loss", "iou", "unlike", "dice_auto")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Bool, Float16, Float32, UInt8
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
@@ -19,6 +19,7 @@ from casebook.documents import write_bytes
 from casebook.errors import DataError
 from casebook.labels import LabelSet
 from casebook.protocols import Embedding, Frame, Prompt, Segmenter
+from export.hints import CELL_PX, Hint, at_cells, hint_of, shower, standardised
 from export.lessons import Lesson, PromptLesson, WholeLesson
 from export.settings import DistilConfig
 from export.syllabus import Drawn, Page
@@ -43,6 +44,10 @@ class Exercises:
     whole_truth: UInt8[np.ndarray, "p k s s"]
     whole_taught: UInt8[np.ndarray, "p k s s"]
     whole_weights: Float32[np.ndarray, "p k 2"]
+    hints: Float16[np.ndarray, "m d g g"] | None = None
+    """The teacher's embedding, standardised, where it shall be learnt from …"""
+    hinted: Bool[np.ndarray, "m g g"] | None = None
+    """… and the cells it saw."""
 
 
 @dataclass
@@ -53,6 +58,7 @@ class _Sheets:
     truth: list[np.ndarray]
     taught: list[np.ndarray]
     weights: list[tuple[float, float]]
+    hints: list[Hint]
 
 
 def map_labels(labels: LabelSet) -> tuple[tuple[str, str], ...]:
@@ -113,6 +119,9 @@ def _ask(
     sheets.truth.append(_grey(context.cut_values(truth, kept, 0.0)))
     sheets.taught.append(_grey(context.cut_values(taught, kept, 0.0)))
     sheets.weights.append((expert_weight, teacher_weight))
+    shown = shower(teacher, config.weights.features)
+    if shown is not None:
+        sheets.hints.append(hint_of(shown, frame, prompt, context, kept // CELL_PX))
 
 
 def _union(drawn: Sequence[Drawn]) -> Bool[np.ndarray, "h w"] | None:
@@ -164,7 +173,8 @@ def _collect(
     config: DistilConfig,
     progress: Callable[[float], None],
 ) -> Exercises:
-    sheets = _Sheets([], [], [], [])
+    shower(teacher, config.weights.features)
+    sheets = _Sheets([], [], [], [], [])
     wholes: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
     for number, page in enumerate(pages):
         if number % max(1, len(pages) // 20) == 0:
@@ -191,6 +201,7 @@ def _collect(
         np.array([w[1] for w in wholes], dtype=np.uint8).reshape(-1, count, side, side),
         np.array([w[2] for w in wholes], dtype=np.uint8).reshape(-1, count, side, side),
         np.array([w[3] for w in wholes], dtype=np.float32).reshape(-1, count, 2),
+        *(standardised(sheets.hints) if sheets.hints else ()),
     )
 
 
@@ -226,7 +237,7 @@ def prepare(
         except DataError:
             path.unlink()
     made = _collect(pages, catalogue, teacher, labels, config, progress)
-    write_bytes(path, save(dict(vars(made))))
+    write_bytes(path, save({name: one for name, one in vars(made).items() if one is not None}))
     return made
 
 
@@ -265,6 +276,11 @@ def lesson_of(exercises: Exercises, step: int, config: DistilConfig) -> Lesson:
     # A square the object was shifted out of teaches nothing.
     seen = truth.flatten(1).any(dim=1).float()
     weights = torch.from_numpy(exercises.weights[index])
+    hints = hinted = None
+    if exercises.hints is not None and exercises.hinted is not None:
+        cells = at_cells(grid)
+        hints = sampled(exercises.hints[index], cells, "border")
+        hinted = sampled(exercises.hinted[index], cells, "zeros")[:, 0]
     return Lesson(
         prompts=PromptLesson(
             greyed(sampled(exercises.squares[index], grid, "border"), config.vary, generator),
@@ -273,5 +289,7 @@ def lesson_of(exercises: Exercises, step: int, config: DistilConfig) -> Lesson:
             weights[:, 0] * seen,
             sampled(exercises.taught[index], grid, "zeros")[:, 0] / 255.0,
             weights[:, 1] * seen,
+            hints,
+            hinted,
         )
     )

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from skimage.morphology import skeletonize
 from torch import Tensor
 
+from export.hints import Projection, hint_loss
 from export.student import Features, Student
 from segmenter.interactive import PromptMix, correction_clicks, draw_prompts
 from segmenter.losses import dice_loss, iou, mask_loss
@@ -34,6 +35,10 @@ class PromptLesson:
     """The teacher's probability of each pixel."""
     teacher_weight: Float[Tensor, " b"]
     """How much it counts; 0 without a teacher."""
+    hints: Float[Tensor, "i c g g"] | None = None
+    """The teacher's embedding of each square, where it shall be learnt from …"""
+    hinted: Float[Tensor, "i g g"] | None = None
+    """… and the share of each cell that it saw."""
 
 
 @dataclass(frozen=True)
@@ -164,8 +169,20 @@ def lesson_loss(
     generator: torch.Generator,
     *,
     centreline: float = 0.0,
+    projection: Projection | None = None,
+    likeness: float = 0.0,
 ) -> dict[str, Tensor]:
-    """The loss of a step; squares both parts share are encoded once."""
+    """The loss of a step; squares are encoded once.
+
+    Args:
+        student: taught.
+        lesson: of the step.
+        mix: of prompts.
+        generator: of all randomness.
+        centreline: weight of the tree's missed centrelines, see `whole_loss`.
+        projection: of the student's maps, where the lesson has hints.
+        likeness: weight of the hints.
+    """
     terms: dict[str, Tensor] = {}
     total = torch.zeros(())
     features: Features | None = None
@@ -174,14 +191,21 @@ def lesson_loss(
         and lesson.whole is not None
         and lesson.prompts.squares is lesson.whole.squares
     )
-    if shared and lesson.prompts is not None:
+    hinted = projection is not None and lesson.prompts is not None
+    if (shared or hinted) and lesson.prompts is not None:
         features = student.encoder(lesson.prompts.squares)
     if lesson.prompts is not None:
         part = prompt_loss(student, lesson.prompts, mix, generator, features)
         total = total + part["loss"]
         terms["iou"] = part["iou"]
+        asked = lesson.prompts
+        if projection is not None and features and asked.hints is not None:
+            share = torch.ones_like(asked.hints[:, 0]) if asked.hinted is None else asked.hinted
+            terms["unlike"] = hint_loss(projection(features), asked.hints, share)
+            total = total + likeness * terms["unlike"]
     if lesson.whole is not None:
-        part = whole_loss(student, lesson.whole, features, centreline=centreline)
+        seen = features if shared else None
+        part = whole_loss(student, lesson.whole, seen, centreline=centreline)
         total = total + part["loss"]
         terms["dice_auto"] = part["dice"]
     return {"loss": total, **terms}

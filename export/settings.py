@@ -29,6 +29,8 @@ class LessonWeights(_Settings):
     """Masks of another program, reviewed by nobody."""
     centreline: float = Field(0.3, ge=0)
     """The tree's centrelines that are missed."""
+    features: float = Field(0.0, ge=0)
+    """The teacher's image embedding, which the student's encoder imitates (`export/hints.py`)."""
 
 
 class StudentGate(_Settings):

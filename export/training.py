@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from casebook.errors import ModelError
 from casebook.labels import LabelSet
 from export.exercises import Exercises, lesson_of, map_labels
+from export.hints import Projection
 from export.lessons import Lesson, lesson_loss
 from export.settings import DistilConfig
 from export.student import Student, StudentConfig
@@ -72,10 +73,21 @@ def train_student(
 ) -> FitResult:
     """Teach a student all lessons; resumes what the directory holds."""
     student.train()
+    projection, trained = None, nn.ModuleDict({"student": student})
+    if exercises.hints is not None:
+        channels = exercises.hints.shape[1]
+        projection = Projection(student.config, channels, config.train.seed)
+        trained["projection"] = projection
 
     def loss(lesson: Lesson, generator: torch.Generator) -> Mapping[str, Tensor]:
         return lesson_loss(
-            student, lesson, config.mix, generator, centreline=config.weights.centreline
+            student,
+            lesson,
+            config.mix,
+            generator,
+            centreline=config.weights.centreline,
+            projection=projection,
+            likeness=config.weights.features,
         )
 
     steps = config.train.steps
@@ -85,7 +97,7 @@ def train_student(
         share = (every - 1) / every if every > 1 and len(exercises.whole) else 1.0
         steps = max(1, round(config.train.epochs * per_epoch / share))
     result = fit(
-        student,
+        student if projection is None else trained,
         loss,
         lambda step: lesson_of(exercises, step, config),
         config.train,
