@@ -47,6 +47,8 @@ ALONG_PX = 2.0
 """Smoothing along the vessel."""
 BESIDE_PX = 5.0
 """Background looked at on each side of the widest lumen."""
+REACH_MAX_PX = float(np.ceil(RADII_PX[-1] + BESIDE_PX))
+"""How far across the line the picture is looked at, at most."""
 ACROSS_STEP_PX = 0.5
 FINE_PX = 0.05
 """Distance between samples of a shadow that is interpolated."""
@@ -54,10 +56,12 @@ FINE_PX = 0.05
 
 @dataclass(frozen=True)
 class _Templates:
-    """Shadows of unit strength for some radii and every shift, background removed."""
+    """Shadows of some radii at every shift, background removed."""
 
-    shapes: Float64[np.ndarray, "x s r"]
-    power: Float64[np.ndarray, "s r"]
+    unit: Float64[np.ndarray, "x s r"]
+    """The sum of each one's squares is 1 …"""
+    size: Float64[np.ndarray, "s r"]
+    """… and the root of that sum was this when its strength was 1."""
     background: Float64[np.ndarray, "x 2"]
 
 
@@ -66,24 +70,51 @@ def _across(reach_px: float) -> Float64[np.ndarray, " x"]:
 
 
 @lru_cache(maxsize=1)
-def _shadows() -> tuple[Float64[np.ndarray, " f"], Float64[np.ndarray, "r f"]]:
-    """Places from the middle outwards, and the blurred shadow of every radius there."""
+def _shadows() -> tuple[Float64[np.ndarray, " p"], Float64[np.ndarray, "p r"]]:
+    """Places across the vessel, and the blurred shadow of every radius there."""
     fine = np.arange(-RADII_PX[-1] - 8, RADII_PX[-1] + 8, FINE_PX)
     chords = 2 * np.sqrt(np.clip(RADII_PX[:, None] ** 2 - fine[None] ** 2, 0, None))
-    return fine, ndimage.gaussian_filter1d(chords, BLUR_PX / FINE_PX, axis=1, truncate=3.5)
+    blurred = ndimage.gaussian_filter1d(chords, BLUR_PX / FINE_PX, axis=1, truncate=3.5)
+    places = _across(REACH_MAX_PX + float(SHIFTS_PX[-1]))
+    return places, np.stack([np.interp(places, fine, row) for row in blurred], axis=1)
 
 
 @lru_cache(maxsize=32)
 def _templates(reach_px: float, n_radii: int) -> _Templates:
-    """Those of the smallest radii, seen as far as `reach_px` on each side."""
-    across, (fine, blurred) = _across(reach_px), _shadows()
-    places = across[:, None] - SHIFTS_PX[None]
-    shapes = np.stack([np.interp(places, fine, row) for row in blurred[:n_radii]], axis=2)
+    """Those of the smallest radii, seen as far as `reach_px` on each side.
+
+    Args:
+        reach_px: a whole number, at most `REACH_MAX_PX`.
+        n_radii: how many.
+    """
+    across, (places, shadows) = _across(reach_px), _shadows()
+    at = np.searchsorted(places, across[:, None] - SHIFTS_PX)
+    shapes = shadows[at, :n_radii]
     background = np.linalg.qr(np.stack([np.ones_like(across), across], axis=1))[0]
     flat = shapes.reshape(len(across), -1)
-    flat = flat - background @ (background.T @ flat)
-    shapes = flat.reshape(shapes.shape)
-    return _Templates(shapes, (shapes**2).sum(axis=0), background)
+    shapes = (flat - background @ (background.T @ flat)).reshape(shapes.shape)
+    size = np.sqrt(np.maximum((shapes**2).sum(axis=0), 1e-9))
+    return _Templates(shapes / size, size, background)
+
+
+def _between_pixels(
+    values: Float64[np.ndarray, "h w"], x: Float64[np.ndarray, "n k"], y: Float64[np.ndarray, "n k"]
+) -> Float64[np.ndarray, "n k"]:
+    """Values between the pixels' centres, bilinear; beyond the outermost those of the nearest.
+
+    As `scipy.ndimage.map_coordinates` of order 1 and mode nearest does it, several times sooner.
+    """
+    height, width = values.shape
+    x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)
+    column, row = x.astype(np.intp), y.astype(np.intp)
+    right, down = x - column, y - row
+    next_column, next_row = np.minimum(column + 1, width - 1), np.minimum(row + 1, height - 1)
+    row *= width
+    next_row *= width
+    flat = values.ravel()
+    above = flat[row + column] * (1 - right) + flat[row + next_column] * right
+    below = flat[next_row + column] * (1 - right) + flat[next_row + next_column] * right
+    return np.asarray(above * (1 - down) + below * down)
 
 
 def _profiles(
@@ -100,9 +131,10 @@ def _profiles(
         dark = -np.log(np.maximum(pixels.astype(np.float64), 1.0))
     else:
         dark = -pixels.astype(np.float64)
-    places = line.points_xy[:, None] + across[None, :, None] * line.normals_xy[:, None]
-    profiles = ndimage.map_coordinates(
-        dark, [places[..., 1], places[..., 0]], order=1, mode="nearest"
+    profiles = _between_pixels(
+        dark,
+        line.points_xy[:, :1] + across * line.normals_xy[:, :1],
+        line.points_xy[:, 1:] + across * line.normals_xy[:, 1:],
     )
     step = line.length_px / max(len(line.points_xy) - 1, 1)
     return np.asarray(ndimage.gaussian_filter1d(profiles, ALONG_PX / step, axis=0))
@@ -114,9 +146,11 @@ def _smooth_course(
     """Radii of least total cost along the vessel when abrupt changes cost, too.
 
     At each point the mask is believed, or it is not and the lumen is narrower; at both ends it is.
+    It is looked for from both ends at once, since a step takes hardly longer for two: the course is
+    made of the two halves that meet in the middle and are cheapest together.
 
     Args:
-        cost: What the picture has against each radius.
+        cost: What the picture has against each radius, at two points or more.
         off: By how much each radius is wider than the mask, in units of the trust in it.
         disbelief: What it costs to turn from the mask, and to turn back.
 
@@ -125,32 +159,65 @@ def _smooth_course(
     n, m = cost.shape
     against = np.stack([off**2, np.where(off < 0, ALONE, np.inf)], axis=1) + cost[:, None]
     against = against[:, : 2 if np.isfinite(disbelief) else 1]
-    states = against.shape[1]
-    total = np.full((n, states, m + 2 * STEPS_MAX), np.inf)
-    inner = total[:, :, STEPS_MAX : STEPS_MAX + m]
-    inner[0, 0] = against[0, 0]
-    reached = sliding_window_view(total, m, axis=2)
+    states, half = against.shape[1], n // 2
+    both = np.stack([against[: half + 1], against[::-1][: half + 1]], axis=1)
+    # A step is one row: the radii by way and state, and between them what no course goes through.
+    width = 2 * states * (m + STEPS_MAX)
+    rows = np.full((half + 1, width + 2 * STEPS_MAX), np.inf)
+    reached = sliding_window_view(rows, width, axis=1)
+    total = rows[:, STEPS_MAX:-STEPS_MAX].reshape(half + 1, 2, states, -1)[..., :m]
+    total[0, :, 0] = both[0, :, 0]
     penalty = STIFFNESS * np.arange(-STEPS_MAX, STEPS_MAX + 1, dtype=np.float64) ** 2
-    options = np.empty((states, len(penalty), m))
-    same, changed = np.empty((2, states, m))
-    turns = np.zeros((n, states, m), dtype=bool)
-    for row in range(1, n):
-        np.add(reached[row - 1], penalty[:, None], out=options)
-        np.minimum.reduce(options, axis=1, out=same)
-        np.add(same[::-1], disbelief, out=changed)
-        np.less(changed, same, out=turns[row])
-        np.minimum(same, changed, out=same)
-        np.add(same, against[row], out=inner[row])
-    state, at = 0, int(inner[-1, 0].argmin())
-    course = np.empty(n, dtype=np.int64)
-    course[-1] = at
-    for row in range(n - 1, 0, -1):
-        if turns[row, state, at]:
-            state = 1 - state
-        before = total[row - 1, state, at : at + len(penalty)] + penalty
-        at += int(before.argmin()) - STEPS_MAX
-        course[row - 1] = at
+    options = np.empty((len(penalty), width))
+    cheapest = np.empty((half + 1, width))
+    same = cheapest.reshape(half + 1, 2, states, -1)[..., :m]
+    after = np.empty((2, states, m))
+    for step in range(1, half + 1):
+        np.add(reached[step - 1], penalty[:, None], out=options)
+        np.minimum.reduce(options, axis=0, out=cheapest[step])
+        if states == 2:
+            np.add(same[step, :, ::-1], disbelief, out=after)
+            np.minimum(after, same[step], out=after)
+            np.add(after, both[step], out=total[step])
+        else:
+            np.add(same[step], both[step], out=total[step])
+    turns = same[1:, :, ::-1] + disbelief < same[1:]
+    met = np.where(turns[-1, 0], same[half, 0, ::-1] + disbelief, same[half, 0])
+    state, at = np.unravel_index(int((met + total[n - half - 1, 1]).argmin()), met.shape)
+
+    def traced(way: int, steps: int) -> list[int]:
+        """The radii from the middle back to where one of the two ways begins."""
+        course, here, believed = [int(at)], int(at), int(state)
+        for step in range(steps, 0, -1):
+            if turns[step - 1, way, believed, here]:
+                believed = 1 - believed
+            first = (way * states + believed) * (m + STEPS_MAX) + here
+            before = rows[step - 1, first : first + len(penalty)] + penalty
+            here += int(before.argmin()) - STEPS_MAX
+            course.append(here)
+        return course
+
+    course = traced(0, half)[:0:-1] + traced(1, n - half - 1)
     return np.asarray(RADII_PX[course])
+
+
+def straight(
+    x: Float64[np.ndarray, " n"], y: Float64[np.ndarray, " n"], weight: Float64[np.ndarray, " n"]
+) -> tuple[float, float]:
+    """Slope and level, at x = 0, of the straight line with the least weighted squares.
+
+    As `numpy.polyfit` of degree 1, whose weights are the roots of these, many times sooner.
+
+    Args:
+        x: not all the same.
+        y: beside them.
+        weight: of each, some of them positive.
+    """
+    shares = weight / weight.sum()
+    middle_x, middle_y = float(shares @ x), float(shares @ y)
+    away = shares * (x - middle_x)
+    slope = float(away @ (y - middle_y)) / float(away @ (x - middle_x))
+    return slope, middle_y - slope * middle_x
 
 
 def _trend(
@@ -165,7 +232,7 @@ def _trend(
         good = keep & (np.abs(strength - line) < 2.5 * spread)
         if good.sum() < 8:
             break
-        slope, middle = np.polyfit(along[good], strength[good], 1, w=weight[good])
+        slope, middle = straight(along[good], strength[good], weight[good] ** 2)
         line = middle + slope * along
     return np.asarray(np.maximum(line, 0.3 * float(np.median(strength[keep]))))
 
@@ -189,37 +256,33 @@ def lumen_px(
         QcaError: no dark vessel lies along the line.
     """
     widest = float(np.percentile(rough_px, 95)) / 2
-    reach = float(np.ceil(min(widest * 1.3 + BESIDE_PX, RADII_PX[-1] + BESIDE_PX)))
-    across = _across(reach)
-    profiles = _profiles(pixels, line, across)
+    reach = float(np.ceil(min(widest * 1.3 + BESIDE_PX, REACH_MAX_PX)))
+    profiles = _profiles(pixels, line, _across(reach))
     largest = 1.6 * widest + 1.0
     n_radii = min(10 * (int(np.searchsorted(RADII_PX, largest)) // 10 + 1), len(RADII_PX))
     radii = RADII_PX[:n_radii]
     n_possible = max(int(np.count_nonzero(radii < min(largest, reach - 1.5))), 3)
     shadows = _templates(reach, n_radii)
     flat = profiles - (profiles @ shadows.background) @ shadows.background.T
-    match = np.tensordot(flat, shadows.shapes, axes=1)
-    gain = np.maximum(match[..., :n_possible], 0.0)
-    gain *= gain
-    gain /= np.maximum(shadows.power[:, :n_possible], 1e-9)
-    peak = gain.reshape(len(gain), -1).argmax(axis=1)
-    shift_at, radius_at = np.unravel_index(peak, gain.shape[1:])
-    rows = np.arange(len(gain))
-    strength = match[rows, shift_at, radius_at] / shadows.power[shift_at, radius_at]
+    match = np.tensordot(flat, shadows.unit, axes=1)
+    dark = np.maximum(match[..., :n_possible].max(axis=1), 0.0)
+    rows, radius_at = np.arange(len(dark)), dark.argmax(axis=1)
+    best, shift_at = dark[rows, radius_at], match[rows, :, radius_at].argmax(axis=1)
+    strength = best / shadows.size[shift_at, radius_at]
     radius = radii[radius_at]
     weight = np.where((strength > 0) & (radius > 0.5 * np.median(radius)), radius, 0.0)
-    explained = gain[rows, shift_at, radius_at].sum() / max(float((flat**2).sum()), 1e-9)
+    explained = (best**2).sum() / max(float((flat**2).sum()), 1e-9)
     if (weight > 0).sum() < 8 or explained < EXPLAINED_MIN:
         raise QcaError(
             "no dark vessel lies along the mask; check that mask and frame belong together"
         )
-    held = _trend(strength, weight)[:, None, None]
-    left_over = (flat**2).sum(axis=1) - gain[rows, shift_at, radius_at]
-    noise = max(float(np.median(left_over)) / len(across), 1e-12)
-    misfit = held**2 * shadows.power
-    match *= 2 * held
-    misfit -= match
-    cost = misfit.min(axis=1) / (noise * REPEATED)
+    left_over = (flat**2).sum(axis=1) - best**2
+    noise = max(float(np.median(left_over)) / len(shadows.background), 1e-12)
+    held = _trend(strength, weight)[:, None, None] * shadows.size
+    match *= 2
+    np.subtract(held, match, out=match)
+    match *= held
+    cost = match.min(axis=1) / (noise * REPEATED)
     cost = np.minimum(cost - cost.min(axis=1, keepdims=True), DOUBT_MAX)
     off = (2 * radii[None] - rough_px[:, None]) / MASK_TRUST_PX
     return 2 * _smooth_course(cost, off, DISBELIEF if by_model else np.inf)

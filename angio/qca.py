@@ -12,8 +12,9 @@ from pydantic import Field
 from scipy import ndimage
 
 from angio.bridging import joined
-from angio.lumen import lumen_px
-from angio.vessels import Centreline, centreline, diameters_px, solid
+from angio.lumen import lumen_px, straight
+from angio.vessels import Centreline, course, solid
+from casebook import masks
 from casebook.cases import PixelSpacing
 from casebook.documents import Document
 from casebook.errors import QcaError
@@ -125,7 +126,7 @@ def reference_px(
         if healthy.sum() < 8 or not all((healthy & end).any() for end in ends):
             line = first
             break
-        slope, start = np.polyfit(along_px[healthy], diameter_px[healthy], 1)
+        slope, start = straight(along_px, diameter_px, healthy.astype(np.float64))
         fitted = start + slope * along_px
         if np.abs(fitted - line).max() < 1e-3:
             break
@@ -172,8 +173,7 @@ def _profile(
     by_model: bool,
 ) -> Profile:
     bitmap = joined(pixels, bitmap).bitmap
-    whole = centreline(bitmap)
-    rough = diameters_px(bitmap, whole)
+    whole, rough = course(bitmap)
     margin_px = float(np.median(rough)) / 2
     inner = (whole.along_px >= margin_px) & (whole.along_px <= whole.length_px - margin_px)
     if inner.sum() < 16:
@@ -226,13 +226,15 @@ def _throat_px(found: Profile, share: Float64[np.ndarray, " n"], at: int) -> flo
 
 
 def _folds_xy(bitmap: Bool[np.ndarray, "h w"]) -> Float64[np.ndarray, "k 2"]:
-    holes = solid(bitmap) & ~bitmap
+    x1, y1, x2, y2 = masks.box_of(bitmap)
+    part = bitmap[y1 : y2 + 1, x1 : x2 + 1]
+    holes = solid(part) & ~part
     if not holes.any():
         return np.empty((0, 2))
     numbered, _ = ndimage.label(holes)
     large = np.bincount(numbered.ravel()) >= FOLD_MIN_PX
     large[0] = False
-    return np.argwhere(large[numbered])[:, ::-1].astype(np.float64)
+    return np.argwhere(large[numbered])[:, ::-1] + np.array([x1, y1], dtype=np.float64)
 
 
 def _refuse_folded(found: Profile, at: int) -> None:

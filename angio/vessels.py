@@ -36,6 +36,10 @@ SHIFT_MAX_PX = 2.0
 """Most that it moves each time: at a branch the middle of the mask is not the vessel's."""
 
 _EIGHT = np.ones((3, 3), dtype=bool)
+_ALL_SET = np.uint8(15)
+"""A bit for each of four pixels."""
+_SOME_SET = np.uint8(14)
+"""What of that number plus one is set unless all four pixels are, or none is."""
 
 
 @dataclass(frozen=True)
@@ -155,8 +159,10 @@ def _centred(line: Centreline, bitmap: Bool[np.ndarray, "h w"], reach_px: float)
     return _line(_even(_smoothed(line.points_xy + shift[:, None] * line.normals_xy)))
 
 
-def centreline(bitmap: Bool[np.ndarray, "h w"]) -> Centreline:
-    """The middle of the largest vessel in a mask, its longest course where it branches.
+def course(bitmap: Bool[np.ndarray, "h w"]) -> tuple[Centreline, Float64[np.ndarray, " n"]]:
+    """The middle of the largest vessel in a mask, and how wide the mask is across it, in px.
+
+    Where it branches, its longest course. Widths are told at each point, below the size of a pixel.
 
     Raises:
         QcaError: nothing is set, or the vessel is too short to have a direction.
@@ -178,7 +184,9 @@ def centreline(bitmap: Bool[np.ndarray, "h w"]) -> Centreline:
     reach_px = _section_px(crop, REACH_PX)
     for _ in range(CENTRINGS):
         found = _centred(found, crop, reach_px)
-    return Centreline(found.points_xy + np.array([left, top], dtype=np.float64), found.normals_xy)
+    one, other = _sides_px(crop, found, reach_px)
+    corner_xy = np.array([left, top], dtype=np.float64)
+    return Centreline(found.points_xy + corner_xy, found.normals_xy), one + other
 
 
 def solid(bitmap: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
@@ -201,42 +209,51 @@ def _section_px(bitmap: Bool[np.ndarray, "h w"], most_px: float) -> float:
 
 
 def _between_pixels(
-    bitmap: Bool[np.ndarray, "h w"], places_xy: Float64[np.ndarray, "n k 2"]
+    bitmap: Bool[np.ndarray, "h w"], x: Float64[np.ndarray, "n k"], y: Float64[np.ndarray, "n k"]
 ) -> Float64[np.ndarray, "n k"]:
     """The mask between its pixels' centres, bilinear; 0 beyond the outermost.
 
-    As `scipy.ndimage.map_coordinates` of order 1 does it, some five times sooner.
+    As `scipy.ndimage.map_coordinates` of order 1 does it, many times sooner: most places lie
+    between four pixels that are all set or all not, and only the others are computed.
     """
     height, width = bitmap.shape
-    x, y = places_xy[..., 0], places_xy[..., 1]
-    column, row = np.floor(x), np.floor(y)
-    right, down = x - column, y - row
+    framed = np.pad(bitmap, 1).astype(np.uint8)
+    around = framed[:-1, :-1] | framed[:-1, 1:] << 1 | framed[1:, :-1] << 2 | framed[1:, 1:] << 3
+    column, row = (x + 1).astype(np.intp), (y + 1).astype(np.intp)
+    np.clip(column, 0, width, out=column)
+    np.clip(row, 0, height, out=row)
+    row *= width + 1
+    row += column
+    four = around.ravel()[row.ravel()]
+    values = (four == _ALL_SET).astype(np.float64)
+    edge = np.flatnonzero(four + 1 & _SOME_SET)
+    x, y, four = x.ravel()[edge], y.ravel()[edge], four[edge]
+    right, down = x - np.floor(x), y - np.floor(y)
+    above = (four & 1) * (1 - right) + (four >> 1 & 1) * right
+    below = (four >> 2 & 1) * (1 - right) + (four >> 3) * right
     inside = (x >= 0) & (y >= 0) & (x <= width - 1) & (y <= height - 1)
-    framed = np.pad(bitmap, 1).astype(np.float64).ravel()
-    at = (np.clip(row, -1, height - 1) + 1) * (width + 2) + np.clip(column, -1, width - 1) + 1
-    first = at.astype(np.intp)
-    above = framed[first] * (1 - right) + framed[first + 1] * right
-    first += width + 2
-    below = framed[first] * (1 - right) + framed[first + 1] * right
-    return np.asarray((above * (1 - down) + below * down) * inside)
+    values[edge] = (above * (1 - down) + below * down) * inside
+    return np.asarray(values.reshape(row.shape))
 
 
 def _along_sections(
     values: Float64[np.ndarray, "n k"],
 ) -> tuple[Float64[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
     """Distance to the edge along each section, and whether the section was long enough to tell."""
-    count = values.shape[1]
+    n, count = values.shape
     outside = values < 0.5
     outside[:, 0] = False
-    leaves = np.where(outside.any(axis=1), outside.argmax(axis=1), count)
-    tail = leaves[:, None] + round(TAIL_PX / ACROSS_PX)
-    number = np.arange(count)[None]
+    leaves = outside.argmax(axis=1)
+    leaves[leaves == 0] = count
+    tail_px = round(TAIL_PX / ACROSS_PX)
     # Beyond the edge the sum ends where the mask rises again: that is another vessel.
-    falling = np.diff(values, axis=1, append=0.0) <= 0
-    rises = (number >= leaves[:, None]) & ~falling
-    ends = np.where(rises.any(axis=1), rises.argmax(axis=1), count - 1)
-    counted = (number < tail) & (number <= ends[:, None])
-    return (values * counted).sum(axis=1) * ACROSS_PX, tail[:, 0] < count
+    padded = np.zeros((n, count + tail_px + 1))
+    padded[:, :count] = values
+    tail = padded[np.arange(n)[:, None], leaves[:, None] + np.arange(tail_px + 1)]
+    rises = np.logical_or.accumulate(np.diff(tail, axis=1) > 0, axis=1)
+    sums = np.where(np.arange(count) < leaves[:, None], values, 0.0).sum(axis=1)
+    sums += tail[:, 0] + np.where(rises[:, :-1], 0.0, tail[:, 1:-1]).sum(axis=1)
+    return sums * ACROSS_PX, leaves + tail_px < count
 
 
 def _sides_px(
@@ -250,30 +267,15 @@ def _sides_px(
     the edge.
     """
     offsets = np.arange(ACROSS_PX / 2, reach_px, ACROSS_PX)
-    found = []
-    for side in (1.0, -1.0):
-        sums, unsure = np.zeros(len(line.points_xy)), np.arange(len(line.points_xy))
-        for count in (int(np.ceil(len(offsets) * FIRST_SHARE)), len(offsets)):
-            steps = (side * offsets[:count])[None, :, None] * line.normals_xy[unsure, None]
-            values = _between_pixels(bitmap, line.points_xy[unsure, None] + steps)
-            sums[unsure], known = _along_sections(values)
-            unsure = unsure[~known]
-            if not len(unsure):
-                break
-        found.append(sums)
-    return found[0], found[1]
-
-
-def diameters_px(
-    bitmap: Bool[np.ndarray, "h w"], line: Centreline, *, reach_px: float = REACH_PX
-) -> Float64[np.ndarray, " n"]:
-    """Width of the mask across the centreline at each of its points, below the size of a pixel.
-
-    Args:
-        bitmap: The vessel, its pixels set where their centre lies inside.
-        line: Its centreline.
-        reach_px: How far to look on each side.
-    """
-    filled = solid(bitmap)
-    one, other = _sides_px(filled, line, _section_px(filled, reach_px))
-    return np.asarray(one + other)
+    start_x, start_y = np.concatenate([line.points_xy, line.points_xy]).T
+    step_x, step_y = np.concatenate([line.normals_xy, -line.normals_xy]).T
+    sums, unsure = np.zeros(len(start_x)), np.arange(len(start_x))
+    for count in (int(np.ceil(len(offsets) * FIRST_SHARE)), len(offsets)):
+        x = start_x[unsure, None] + offsets[:count] * step_x[unsure, None]
+        y = start_y[unsure, None] + offsets[:count] * step_y[unsure, None]
+        sums[unsure], known = _along_sections(_between_pixels(bitmap, x, y))
+        unsure = unsure[~known]
+        if not len(unsure):
+            break
+    one, other = sums.reshape(2, -1)
+    return one, other

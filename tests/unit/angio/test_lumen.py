@@ -4,6 +4,9 @@ from itertools import product
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
 
 from angio import lumen
 
@@ -40,6 +43,39 @@ def test_the_course_found_is_the_cheapest_of_all(seed: int, disbelief: float) ->
 
 def test_shadows_of_few_radii_are_those_of_all_cut_off() -> None:
     few, all_of_them = lumen._templates(12.0, 20), lumen._templates(12.0, len(lumen.RADII_PX))
-    np.testing.assert_array_equal(few.shapes, all_of_them.shapes[..., :20])
-    darkest = all_of_them.shapes[len(all_of_them.shapes) // 2, 4]
+    np.testing.assert_array_equal(few.unit, all_of_them.unit[..., :20])
+    np.testing.assert_array_equal(few.size, all_of_them.size[..., :20])
+    darkest = (all_of_them.unit * all_of_them.size)[len(all_of_them.unit) // 2, 4]
     assert darkest[50] > darkest[10] > 0  # a wider vessel absorbs more
+    np.testing.assert_allclose((all_of_them.unit**2).sum(axis=0), 1.0)
+    np.testing.assert_allclose(np.tensordot(few.background, few.unit, axes=(0, 0)), 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("n", range(2, 7))
+def test_a_course_of_any_number_of_points_is_found_from_both_ends(n: int) -> None:
+    cost = np.full((n, 9), lumen.DOUBT_MAX)
+    cost[np.arange(n), np.arange(n) + 1] = 0.0  # one radius after the other is seen
+    found = lumen._smooth_course(cost, np.zeros((n, 9)), np.inf)
+    np.testing.assert_array_equal(found, lumen.RADII_PX[1 : n + 1])
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_picture_is_read_between_its_pixels_as_scipy_reads_it(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    picture, x, y = rng.normal(size=(11, 9)), *rng.uniform(-3, 14, (2, 5, 40))
+    x[0], y[0] = np.round(x[0]), np.round(y[0])  # on pixel centres, the outermost and those beyond
+    ours = lumen._between_pixels(picture, x, y)
+    theirs = ndimage.map_coordinates(picture, [y, x], order=1, mode="nearest")
+    np.testing.assert_allclose(ours, theirs, atol=1e-12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_straight_line_is_fitted_as_numpy_fits_it(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    x, y, weight = rng.normal(size=(3, 40))
+    weight = np.maximum(weight, 0.0)
+    weight[:2] = 1.0
+    theirs = np.polyfit(x, y, 1, w=np.sqrt(weight))
+    np.testing.assert_allclose(lumen.straight(x, y, weight), theirs, atol=1e-8)

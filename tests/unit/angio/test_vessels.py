@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from angio import vessels
-from angio.vessels import Centreline, centreline, diameters_px, solid
+from angio.vessels import Centreline, course, solid
 from casebook.errors import QcaError
 
 
@@ -23,8 +23,7 @@ def bar(width: int, length: int, angle_deg: float = 0.0, hw: int = 200) -> np.nd
 @given(width=st.integers(6, 18), angle=st.floats(0, 180))
 def test_a_straight_vessel_has_its_length_and_width(width: int, angle: float) -> None:
     bitmap = bar(width, 120, angle)
-    line = centreline(bitmap)
-    widths = diameters_px(bitmap, line)
+    line, widths = course(bitmap)
     middle = widths[len(widths) // 4 : -len(widths) // 4]
     # A corner of a slanting end may win over its middle: half the width at most.
     assert line.length_px == pytest.approx(120, abs=max(6, width / 2))
@@ -35,7 +34,7 @@ def test_a_straight_vessel_has_its_length_and_width(width: int, angle: float) ->
 def test_an_arc_is_followed_along_its_middle() -> None:
     y, x = np.mgrid[:200, :200] - 100.0
     radius = np.hypot(x, y)
-    line = centreline((np.abs(radius - 70) <= 5) & (y < 0))
+    line, _ = course((np.abs(radius - 70) <= 5) & (y < 0))
     away = np.abs(np.hypot(*(line.points_xy - 100.0).T) - 70)
     assert away[20:-20].max() < 1.5
     assert line.length_px == pytest.approx(np.pi * 70, rel=0.05)
@@ -44,13 +43,13 @@ def test_an_arc_is_followed_along_its_middle() -> None:
 def test_side_branches_and_specks_are_left_out() -> None:
     bitmap = bar(8, 140) | (bar(4, 30, 90) & (np.mgrid[:200, :200][0] > 99))
     bitmap[10:14, 10:14] = True
-    line = centreline(bitmap)
+    line, _ = course(bitmap)
     assert line.length_px == pytest.approx(140, abs=6)
     assert np.abs(line.points_xy[:, 1] - 99.5).max() < 3
 
 
 def test_steps_are_even_and_in_the_picture() -> None:
-    line = centreline(bar(6, 100, 33))
+    line, _ = course(bar(6, 100, 33))
     steps = np.diff(line.along_px)
     assert steps.min() > 0.3
     assert steps.max() < 0.7
@@ -68,7 +67,7 @@ def test_steps_are_even_and_in_the_picture() -> None:
 )
 def test_what_is_no_vessel_is_refused(bitmap: np.ndarray) -> None:
     with pytest.raises(QcaError):
-        centreline(bitmap)
+        course(bitmap)
 
 
 @settings(max_examples=30, deadline=None)
@@ -85,7 +84,7 @@ def test_a_mask_is_read_between_its_pixels_as_scipy_reads_it(seed: int) -> None:
     bitmap = rng.random((11, 9)) < 0.5
     places = rng.uniform(-3, 14, (5, 40, 2))
     places[0] = np.round(places[0])  # on pixel centres, the outermost and those beyond
-    ours = vessels._between_pixels(bitmap, places)
+    ours = vessels._between_pixels(bitmap, places[..., 0], places[..., 1])
     theirs = ndimage.map_coordinates(
         bitmap.astype(np.float64), [places[..., 1], places[..., 0]], order=1
     )
@@ -96,15 +95,14 @@ def test_a_section_looked_at_in_two_parts_shows_what_the_whole_one_shows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     branching = bar(14, 150) | bar(5, 90, 70) | bar(3, 150, 20)
-    line = centreline(branching)
-    in_parts = diameters_px(branching, line)
+    _, in_parts = course(branching)
     monkeypatch.setattr(vessels, "FIRST_SHARE", 1.0)
-    assert np.array_equal(diameters_px(branching, line), in_parts)
+    assert np.array_equal(course(branching)[1], in_parts)
     monkeypatch.setattr(vessels, "FIRST_SHARE", 0.01)
-    assert np.array_equal(diameters_px(branching, line), in_parts)
+    assert np.array_equal(course(branching)[1], in_parts)
     assert in_parts.max() > 20  # sections along a branch: the first part does not show their edge
 
 
 def test_a_line_beside_every_mask_has_no_width() -> None:
     line = Centreline(np.array([[3.0, 3.0], [4.0, 3.0]]), np.array([[0.0, 1.0], [0.0, 1.0]]))
-    assert diameters_px(np.zeros((9, 9), dtype=bool), line).max() == 0
+    assert max(map(np.max, vessels._sides_px(np.zeros((9, 9), dtype=bool), line, 4.0))) == 0
