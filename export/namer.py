@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float32, Float64, Int64
 from pydantic import Field, model_validator
 
 from casebook.cases import View
@@ -63,6 +63,13 @@ class Linear(Document):
             raise ValueError("weights, bias, mean and deviation are not of the classes' number")
         return self
 
+    @cached_property
+    def _arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        return (
+            np.array(self.mean), np.array(self.deviation), np.array(self.weights),
+            np.array(self.bias),
+        )  # fmt: skip
+
     def probabilities(self, numbers: Float64[np.ndarray, " f"]) -> dict[str, float]:
         """Of each class; numbers that are not known count as the mean.
 
@@ -74,10 +81,10 @@ class Linear(Document):
                 f"{FILE} reads {len(self.mean)} numbers and this encoder gives {len(numbers)}; "
                 "copy the bundle again"
             )
-        scaled = (numbers - np.array(self.mean)) / np.array(self.deviation)
-        logits = np.array(self.weights) @ standardised(scaled) + np.array(self.bias)
-        weights = np.exp(logits - logits.max())
-        return dict(zip(self.classes, (weights / weights.sum()).tolist(), strict=True))
+        mean, deviation, weights, bias = self._arrays
+        logits = weights @ standardised((numbers - mean) / deviation) + bias
+        shares = np.exp(logits - logits.max())
+        return dict(zip(self.classes, (shares / shares.sum()).tolist(), strict=True))
 
 
 def standardised(scaled: Float64[np.ndarray, "..."]) -> Float64[np.ndarray, "..."]:
@@ -124,7 +131,7 @@ class Sight:
     """What a frame's encoder saw, as the classifiers read it."""
 
     maps: tuple[np.ndarray, ...]
-    """Of the whole square, each 1 × channels × height × width, of different sizes."""
+    """Of the whole square, the finest first, each 1 × channels × height × width."""
     side_px: int
     """Of that square."""
     tree: Bool[np.ndarray, "h w"] | None
@@ -134,10 +141,10 @@ class Sight:
     def frame_numbers(self) -> Float64[np.ndarray, " f"]:
         """What says which coronary it is."""
         everywhere = np.concatenate([one[0].mean(axis=(1, 2)) for one in self.maps])
-        if self.tree is None or not self.tree.any():
+        if self.tree is None or self._tree_extent is None:
             in_tree, place = np.full(everywhere.shape, np.nan), np.full(5, np.nan)
         else:
-            in_tree, place = self._inside(self.tree), _place(self.tree)
+            in_tree, place = self._inside(self.tree), _place(_set_xy(self.tree), self.tree.shape)
         return _joined(everywhere, in_tree, place, _angles(self.view))
 
     def mask_numbers(self, bitmap: Bool[np.ndarray, "h w"]) -> Float64[np.ndarray, " g"]:
@@ -146,18 +153,23 @@ class Sight:
         Args:
             bitmap: with at least one pixel, at the frame's size.
         """
-        own = (self._inside(bitmap), _place(bitmap), _beside(bitmap, self.tree))
-        return _joined(*own, self.frame_numbers)
+        at_xy = _set_xy(bitmap)
+        place = _place(at_xy, bitmap.shape)
+        beside = _beside(_Extent.of(at_xy), self._tree_extent, max(bitmap.shape))
+        return _joined(self._inside(bitmap), place, beside, self.frame_numbers)
+
+    @cached_property
+    def _tree_extent(self) -> "_Extent | None":
+        """Where the tree lies, when there is one."""
+        return None if self.tree is None or not self.tree.any() else _Extent.of(_set_xy(self.tree))
 
     def _inside(self, bitmap: Bool[np.ndarray, "h w"]) -> Float64[np.ndarray, " c"]:
         """The maps' means over a mask."""
         window = whole((int(bitmap.shape[0]), int(bitmap.shape[1])))
-        square = window.cut_values(bitmap.astype(np.float32), self.side_px, 0.0)
+        share = window.cut_values(bitmap.astype(np.float32), self.side_px, 0.0)
         found = []
         for one in self.maps:
-            step = self.side_px // one.shape[-1]
-            rows = self.side_px // step
-            share = square.reshape(rows, step, rows, step).mean(axis=(1, 3))
+            share = _coarser(share, share.shape[0] // one.shape[-1])
             total = max(float(share.sum()), 1e-6)
             found.append(np.tensordot(one[0], share, axes=((1, 2), (0, 1))) / total)
         return _joined(*found)
@@ -168,37 +180,50 @@ def _joined(*parts: np.ndarray) -> Float64[np.ndarray, " f"]:
     return numbers
 
 
-def _place(bitmap: Bool[np.ndarray, "h w"]) -> Float64[np.ndarray, "5"]:
+def _coarser(values: Float32[np.ndarray, "s s"], step: int) -> Float32[np.ndarray, "c c"]:
+    """Means over squares of so many values each way."""
+    rows = sum((values[first::step] for first in range(1, step)), values[::step])
+    return sum((rows[:, first::step] for first in range(1, step)), rows[:, ::step]) / step**2
+
+
+def _set_xy(bitmap: Bool[np.ndarray, "h w"]) -> Int64[np.ndarray, "2 n"]:
+    """Columns and rows of the pixels set."""
+    rows, columns = np.divmod(np.flatnonzero(bitmap), bitmap.shape[1])
+    return np.stack([columns, rows])
+
+
+def _place(at_xy: Int64[np.ndarray, "2 n"], hw: tuple[int, ...]) -> Float64[np.ndarray, "5"]:
     """Where a mask lies and how it is spread, in shares of the frame's longer side."""
-    rows, columns = np.nonzero(bitmap)
-    size = float(max(bitmap.shape))
-    x, y = columns / size, rows / size
+    x, y = at_xy / float(max(hw))
     slant = float(((x - x.mean()) * (y - y.mean())).mean())
     return np.array([x.mean(), y.mean(), x.std(), y.std(), slant], dtype=np.float64)
 
 
-def _beside(
-    bitmap: Bool[np.ndarray, "h w"], tree: Bool[np.ndarray, "h w"] | None
-) -> Float64[np.ndarray, "6"]:
+@dataclass(frozen=True)
+class _Extent:
+    """Where the pixels of a mask lie, all in px."""
+
+    middle_xy: Float64[np.ndarray, "2"]
+    least_xy: Int64[np.ndarray, "2"]
+    size_xy: Int64[np.ndarray, "2"]
+    """Of the box around them."""
+    count: int
+
+    @classmethod
+    def of(cls, at_xy: Int64[np.ndarray, "2 n"]) -> "_Extent":
+        """Of columns and rows of pixels, at least one."""
+        least, most = at_xy.min(axis=1), at_xy.max(axis=1)
+        return cls(at_xy.mean(axis=1), least, most - least + 1, at_xy.shape[1])
+
+
+def _beside(own: _Extent, tree: _Extent | None, frame_px: int) -> Float64[np.ndarray, "6"]:
     """Where a mask lies in its tree, and how much of it it is."""
-    size = float(max(bitmap.shape))
-    extent = float(np.sqrt(bitmap.sum())) / size
-    if tree is None or not tree.any():
-        return np.array([*[np.nan] * 5, extent])
-    rows, columns = np.nonzero(bitmap)
-    tree_rows, tree_columns = np.nonzero(tree)
-    x, y = float(columns.mean()), float(rows.mean())
-    return np.array(
-        [
-            (x - tree_columns.min()) / (np.ptp(tree_columns) + 1),
-            (y - tree_rows.min()) / (np.ptp(tree_rows) + 1),
-            (x - tree_columns.mean()) / size,
-            (y - tree_rows.mean()) / size,
-            bitmap.sum() / tree.sum(),
-            extent,
-        ],
-        dtype=np.float64,
-    )
+    share = np.sqrt(own.count) / frame_px
+    if tree is None:
+        return np.array([*[np.nan] * 5, share])
+    in_box = (own.middle_xy - tree.least_xy) / tree.size_xy
+    from_middle = (own.middle_xy - tree.middle_xy) / frame_px
+    return np.array([*in_box, *from_middle, own.count / tree.count, share], dtype=np.float64)
 
 
 def _angles(view: View | None) -> Float64[np.ndarray, "4"]:

@@ -28,6 +28,7 @@ from export.release import as_segmenter
 from export.runtime import load_graphs, segmenter_of
 from export.student import Student
 from export.syllabus import Drawn, Page
+from export.windows import whole
 from tests.unit.export.conftest import Workshop
 from tests.unit.export.workshop import SMALL, draw_tube, write_run
 
@@ -143,6 +144,33 @@ def test_what_is_not_known_of_a_frame_is_not_a_number() -> None:
     assert np.isnan(bare).sum() == 4 + 5 + 4
     assert np.isfinite(seen.frame_numbers).all()
     assert seen.frame_numbers[-4] == pytest.approx(-0.5)
+
+
+def test_a_mask_is_known_by_its_maps_its_place_and_its_place_in_the_tree() -> None:
+    rng = np.random.default_rng(3)
+    maps = tuple(rng.normal(size=(1, 4, side, side)).astype(np.float32) for side in (16, 8, 4))
+    tree, own = rng.random((64, 48)) < 0.3, np.zeros((64, 48), dtype=bool)
+    own[20:40, 8:15] = True
+    numbers = Sight(maps, 32, tree, None).mask_numbers(own)
+    square = whole(own.shape).cut_values(own.astype(np.float32), 32, 0.0)
+    for index, one in enumerate(maps):
+        step = 32 // one.shape[-1]
+        share = square.reshape(one.shape[-1], step, -1, step).mean(axis=(1, 3))
+        over = (one[0] * share).sum(axis=(1, 2)) / share.sum()
+        np.testing.assert_allclose(numbers[4 * index : 4 * index + 4], over, rtol=1e-5)
+    (rows, columns), (tree_rows, tree_columns) = np.nonzero(own), np.nonzero(tree)
+    x, y = columns / 64, rows / 64
+    slant = np.cov(x, y, bias=True)[0, 1]
+    np.testing.assert_allclose(numbers[12:17], [x.mean(), y.mean(), x.std(), y.std(), slant])
+    beside = [
+        (columns.mean() - tree_columns.min()) / (np.ptp(tree_columns) + 1),
+        (rows.mean() - tree_rows.min()) / (np.ptp(tree_rows) + 1),
+        (columns.mean() - tree_columns.mean()) / 64,
+        (rows.mean() - tree_rows.mean()) / 64,
+        own.sum() / tree.sum(),
+        np.sqrt(own.sum()) / 64,
+    ]
+    np.testing.assert_allclose(numbers[17:23], beside)
 
 
 def _pages(home: Home, split: Split, seeds: range) -> list[Page]:
