@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -26,10 +27,11 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from casebook.errors import AccessError, RemoteError, UnreachableError
+from casebook.errors import RemoteError, UnreachableError
 from casebook.labels import LabelSet
 from cvat_sync import answers, forms, jobs
 from cvat_sync.labels import label_specs
+from cvat_sync.refusals import not_cvat, refusal, untrusted
 from cvat_sync.remote import (
     LabelSpec,
     NewTask,
@@ -80,7 +82,10 @@ def _translated(what: str, url: str, transient: frozenset[int]) -> Iterator[None
     try:
         yield
     except exceptions.ApiException as problem:
-        raise _error(problem, what, url, transient) from None
+        if not problem.status:  # the SDK's word for a failed TLS handshake
+            raise untrusted(what, url, problem.reason) from None
+        said = problem.status, problem.body, problem.headers or {}
+        raise refusal(what, url, *said, transient) from None
     except (urllib3.exceptions.HTTPError, InvalidHostException) as problem:
         raise UnreachableError(
             f"{what}: no answer from CVAT at {url} ({type(problem).__name__}); "
@@ -90,27 +95,15 @@ def _translated(what: str, url: str, transient: frozenset[int]) -> Iterator[None
         raise RemoteError(f"{what}: CVAT at {url} failed: {problem}") from None
 
 
-def _error(
-    problem: exceptions.ApiException, what: str, url: str, transient: frozenset[int]
-) -> RemoteError:
-    body = problem.body
-    text = body.decode("utf-8", "replace") if isinstance(body, bytes) else str(body or "")
-    said = " ".join(text.split())[:200]
-    if not problem.status:  # the SDK's word for a failed TLS handshake
-        reason = " ".join(str(problem.reason).split())
-        return AccessError(
-            f"{what}: the certificate of {url} is not trusted ({reason}); give the "
-            "authority's certificate in ANGIOLOOP_CVAT_CA_FILE"
-        )
-    if problem.status in {401, 403} or "Unable to log in" in said:
-        return AccessError(
-            f"{what}: CVAT at {url} refused the credentials ({problem.status}); check "
-            "ANGIOLOOP_CVAT_TOKEN, or ANGIOLOOP_CVAT_USER and ANGIOLOOP_CVAT_PASSWORD, or "
-            "`cvatsync login` again; what was done so far is kept"
-        )
-    if problem.status in transient:
-        return UnreachableError(f"{what}: CVAT at {url} is busy ({problem.status}); try again")
-    return RemoteError(f"{what}: CVAT at {url} answered {problem.status}: {said}")
+@contextmanager
+def _readable(what: str, url: str) -> Iterator[None]:
+    """Turn what reading an answer that is not CVAT's raises into our error."""
+    try:
+        yield
+    except urllib3.exceptions.HTTPError:  # some of them are values' errors too
+        raise
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise not_cvat(what, url) from None
 
 
 def _with_timeout(request: Callable[..., Any]) -> Callable[..., Any]:
@@ -205,10 +198,11 @@ class CvatGateway:
         rest.request = _with_timeout(rest.request)
         # urllib3's own repetitions would hide in ours: one place decides.
         rest.pool_manager.connection_pool_kw["retries"] = False
-        if access.token is not None:
-            client.login(AccessTokenCredentials(access.token))
-        else:
-            client.login((access.user or "", access.password or ""))
+        with _readable("log in", access.url):
+            if access.token is not None:
+                client.login(AccessTokenCredentials(access.token))
+            else:
+                client.login((access.user or "", access.password or ""))
         self._local.client = client
         self._clients.append(client)
         return client
@@ -225,49 +219,52 @@ class CvatGateway:
         answer: R = retrying()(self._once, what, call, transient)
         return answer
 
-    def _read(self, what: str, path: str) -> bytes:
-        return self._retried(what, lambda client: _send(client, "GET", path), _TRANSIENT_READ)
-
     def read(self, what: str, path: str) -> bytes:
         """The body of a GET."""
-        return self._read(what, path)
+        return self._retried(what, lambda client: _send(client, "GET", path), _TRANSIENT_READ)
 
     def send(self, what: str, method: str, path: str, body: object = None) -> bytes:
         """The answer to a change; never repeated, the caller looks before trying again."""
         return self._once(what, lambda client: _send(client, method, path, body))
 
-    def _list(self, what: str, family: str, **query: object) -> list[answers.Json]:
-        found: list[answers.Json] = []
-        page = 1
-        while True:
+    def _understood(self, what: str, payload: bytes, reading: Callable[[Any], R]) -> R:
+        """What is read of an answer.
+
+        Raises:
+            RemoteError: it is not one of CVAT's.
+        """
+        with _readable(what, self._access.url):
+            return reading(json.loads(payload))
+
+    def _list(
+        self, what: str, family: str, reading: Callable[[answers.Json], R], **query: object
+    ) -> tuple[R, ...]:
+        found: list[R] = []
+        for page in count(1):
             asked = urlencode({**query, "page_size": _PAGE, "page": page})
-            answer = json.loads(self._read(what, f"/api/{family}?{asked}"))
-            found += answer["results"]
-            if answer["next"] is None:
-                return found
-            page += 1
+            payload = self.read(what, f"/api/{family}?{asked}")
+            found += self._understood(what, payload, lambda body: [*map(reading, body["results"])])
+            if self._understood(what, payload, lambda body: body["next"] is None):
+                break
+        return tuple(found)
 
     def about(self) -> str:
         """Name and version of the server, and who we are there."""
-        about = json.loads(self._read("about", "/api/server/about"))
-        me = json.loads(self._read("who am I", "/api/users/self"))
-        return f"{about['name']} {about['version']}, as user {me['username']}"
-
-    def functions(self) -> tuple[str, ...]:
-        """Names of the serverless functions it offers."""
-        path = "/api/lambda/functions"
-        return tuple(str(one["id"]) for one in json.loads(self._read("list functions", path)))
+        about, me = self.read("about", "/api/server/about"), self.read("me", "/api/users/self")
+        server = self._understood("about", about, lambda body: f"{body['name']} {body['version']}")
+        name = self._understood("who am I", me, lambda body: str(body["username"]))
+        return f"{server}, as user {name}"
 
     def projects(self) -> tuple[RemoteProject, ...]:
         """All projects we see."""
-        return tuple(map(answers.project, self._list("list projects", "projects")))
+        return self._list("list projects", "projects", answers.project)
 
     def create_project(self, name: str, key: str, labels: LabelSet) -> RemoteProject:
         """A new project; the caller looks for one before trying again."""
         spec = {"name": name, "bug_tracker": key, "labels": label_specs(labels)}
         what = f"create project {name!r}"
         made = self._once(what, lambda client: _send(client, "POST", "/api/projects", spec))
-        return answers.project(json.loads(made))
+        return self._understood(what, made, answers.project)
 
     def change_labels(self, project_id: int, changes: Sequence[LabelSpec]) -> None:
         """Add labels, or attributes to labels named by their id; nothing is ever removed."""
@@ -279,13 +276,11 @@ class CvatGateway:
 
     def labels(self, project_id: int) -> tuple[RemoteLabel, ...]:
         """The labels of a project."""
-        found = self._list("list labels", "labels", project_id=project_id)
-        return tuple(map(answers.label, found))
+        return self._list("list labels", "labels", answers.label, project_id=project_id)
 
     def tasks(self, project_id: int) -> tuple[RemoteTask, ...]:
         """All tasks of a project."""
-        found = self._list("list tasks", "tasks", project_id=project_id)
-        return tuple(map(answers.task, found))
+        return self._list("list tasks", "tasks", answers.task, project_id=project_id)
 
     def create_task(self, new: NewTask) -> RemoteTask:
         """A new task with its frames; the caller looks for one before trying again."""
@@ -293,10 +288,11 @@ class CvatGateway:
 
         def call(client: Client) -> RemoteTask:
             spec = answers.task_body(new)
-            made = answers.task(json.loads(_send(client, "POST", "/api/tasks", spec)))
+            sent = _send(client, "POST", "/api/tasks", spec)
+            made = self._understood(what, sent, answers.task)
             with self._uploads:
                 told = _send_frames(client, f"/api/tasks/{made.id}/data/", new)
-            self._finished(what, str(json.loads(told)["rq_id"]))
+            self._finished(what, self._understood(what, told, lambda body: str(body["rq_id"])))
             return replace(made, n_frames=len(new.files))
 
         return self._once(what, call)
@@ -311,10 +307,11 @@ class CvatGateway:
         path = f"/api/requests/{quote(rq_id, safe='')}"
         deadline, pause_s = time.monotonic() + BACKGROUND_S, POLL_S
         while True:
-            request: answers.Json = json.loads(self._read(what, path))
-            if request["status"] == "finished":
+            request: answers.Json = self._understood(what, self.read(what, path), dict)
+            status = request.get("status")
+            if status == "finished":
                 return request
-            if request["status"] == "failed":
+            if status == "failed":
                 said = " ".join(str(request.get("message") or "no reason given").split())[-200:]
                 raise RemoteError(f"{what}: CVAT at {self._access.url} failed: {said}")
             if time.monotonic() > deadline:
@@ -354,18 +351,18 @@ class CvatGateway:
 
     def all_jobs(self, task_id: int) -> tuple[RemoteJob, ...]:
         """All jobs of a task, by id: ground truth and consensus replicas too."""
-        found = self._list(f"jobs of task {task_id}", "jobs", task_id=task_id)
-        return tuple(sorted(map(answers.job, found), key=lambda job: job.id))
+        found = self._list(f"jobs of task {task_id}", "jobs", answers.job, task_id=task_id)
+        return tuple(sorted(found, key=lambda job: job.id))
 
     def task_annotations(self, task_id: int) -> RemoteAnnotations:
         """What is drawn in a task."""
         path = f"/api/tasks/{task_id}/annotations/"
-        return answers.annotations(self._read(f"annotations of task {task_id}", path))
+        return answers.annotations(self.read(f"annotations of task {task_id}", path))
 
     def job_annotations(self, job_id: int) -> RemoteAnnotations:
         """What is drawn in a job."""
         path = f"/api/jobs/{job_id}/annotations/"
-        return answers.annotations(self._read(f"annotations of job {job_id}", path))
+        return answers.annotations(self.read(f"annotations of job {job_id}", path))
 
     def replace_annotations(self, task_id: int, annotations: RemoteAnnotations) -> None:
         """Replace everything drawn in a task."""
@@ -388,7 +385,8 @@ class CvatGateway:
         """Time spent by job, from CVAT's analytics; fails where there are none."""
         what, path = "export working times", f"/api/events/export?project_id={project_id}"
         asked = self._retried(what, lambda client: _send(client, "POST", path))
-        done = self._finished(what, str(json.loads(asked)["rq_id"]))
+        done = self._finished(what, self._understood(what, asked, lambda body: str(body["rq_id"])))
         # The server names itself as it knows itself; we stay with the address we were given.
-        place = urlsplit(str(done["result_url"]))._replace(scheme="", netloc="")
-        return answers.working_times(self._read(what, place.geturl()))
+        with _readable(what, self._access.url):
+            place = urlsplit(str(done["result_url"]))._replace(scheme="", netloc="")
+        return answers.working_times(self.read(what, place.geturl()))

@@ -168,9 +168,6 @@ class Gateway(Protocol):
     def about(self) -> str:
         """Name and version of the server, and who we are there."""
 
-    def functions(self) -> tuple[str, ...]:
-        """Names of the serverless functions it offers."""
-
     def projects(self) -> tuple[RemoteProject, ...]:
         """All projects we see."""
 

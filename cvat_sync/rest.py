@@ -103,6 +103,6 @@ def _unreadable(what: str, problem: ValidationError) -> RemoteError:
     error = problem.errors()[0]
     where = ".".join(map(str, error["loc"])) or "answer"
     return RemoteError(
-        f"{what}: CVAT's answer cannot be read ({where}: {error['msg']}); check the server's "
-        "version with `cvatsync doctor`"
+        f"{what}: CVAT's answer cannot be read ({where}: {error['msg']}); check that "
+        "ANGIOLOOP_CVAT_URL is CVAT's own address, and its version with `cvatsync doctor`"
     )

@@ -32,17 +32,11 @@ class SmallCvat:
         self._jobs, self._failure = jobs, failure
         self.labels_there: tuple[RemoteLabel, ...] = ()
         self.projects_there: tuple[RemoteProject, ...] = ()
-        self.functions_failure: Exception | None = None
 
     def about(self) -> str:
         if self._failure is not None:
             raise self._failure
         return "a small CVAT"
-
-    def functions(self) -> tuple[str, ...]:
-        if self.functions_failure is not None:
-            raise self.functions_failure
-        return ("interactor",)
 
     def projects(self) -> tuple[RemoteProject, ...]:
         return self.projects_there
