@@ -5,22 +5,26 @@ all scored on the same frozen patients, who never train. `--keep` also writes do
 figures kept as tables. Figures begin with the model's name: `base` is the base alone; `lora`
 low-rank updates with heads that are not told the view; `view` the same with heads that are;
 `decoder` and `full` the other strategies. `names`, `names_text` and `names_view` learn names alone,
-over a frozen encoder, for longer and from more patients: without the view, with its angles in the
-text, and with what its angles as numbers add to the text.
+for longer and from more patients: without the view, with its angles in the text, and with what its
+angles as numbers add to the text.
 
 `iou_box`, `iou_click_N`: the analysed segment by its box and after N simulated clicks.
 `concept_iou`: the segment asked for by its name. `concept_right`: share of segments whose own
 name, of all 14, answers them best. `head_right`: the same by the heads. `exemplar_*`: with the box
 of the same segment in the training frame of the nearest view as an exemplar. `ds_error`,
-`mld_error`: the heads' mean absolute error, in points and mm. `doubt_*`: rank correlation of each
-measure of doubt with what is missing of the IoU. `*_low`, `*_high`: 95 % intervals over segments.
+`mld_error`: the heads' mean absolute error, in points and mm. `usual_*`: what always saying the
+mean of the training segments, or their commonest code, would give. `doubt_*`: rank correlation of
+each measure of doubt with what is missing of the IoU. `*_low`, `*_high`: 95 % intervals over
+segments.
 """
 
 import math
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from statistics import mean
 
 import numpy as np
 import torch
@@ -66,8 +70,10 @@ TRAININGS: dict[str, TrainConfig | None] = {
 }
 NAME_PATIENTS, NAME_STEPS = 12, 100
 NAMES = TrainConfig(
-    steps=NAME_STEPS, lr=1e-3, ema=0.95, concept_every=1, seed=1,
-    lora=LoraConfig(targets=("detector",), whole=("concept_neck", "concept_heads")),
+    steps=NAME_STEPS, lr=3e-3, ema=0.95, concept_every=1, apart=4.0, seed=1,
+    lora=LoraConfig(
+        targets=("vit", "text", "detector"), whole=("concept_neck", "concept_heads", "fusion")
+    ),
 )  # fmt: skip
 NAMINGS: dict[str, TrainConfig] = {
     "names": NAMES,
@@ -105,15 +111,16 @@ def sample_of(case: PhantomCase) -> Sample:
     except QcaError:  # as in a round: taught without measurements
         pass
     named = names()
-    shown = {code: case.codes == code for code in named if code != case.code}
-    others = tuple(
+    shown = {code: case.codes == code for code in named}
+    by_name = tuple(
         TrainMask(named[code], bitmap, prompted=False)
         for code, bitmap in shown.items()
         if np.count_nonzero(bitmap) >= SEGMENT_PX
     )
     absent = tuple(named[code] for code, bitmap in shown.items() if not bitmap.any())
-    own = TrainMask(named[case.code], case.bitmap, targets=targets)
-    return Sample(case.frame, (own, *others), absent, f"patient {case.patient}")
+    # What a reader analyses is a stretch of the segment: a name asks for the whole of it.
+    own = TrainMask(named[case.code], case.bitmap, targets=targets, named=False)
+    return Sample(case.frame, (own, *by_name), absent, f"patient {case.patient}")
 
 
 def trained(
@@ -156,6 +163,20 @@ def prompted(teacher: Teacher, cases: Sequence[PhantomCase]) -> dict[str, list[f
         for name, value in found.items():
             told.setdefault(name, []).append(value)
     return told
+
+
+def usual(train: Sequence[PhantomCase], test: Sequence[PhantomCase]) -> dict[str, list[float]]:
+    """Errors of always saying what is usual of the training segments, segment by segment."""
+    taught = [(sample_of(case).masks[0].targets, case.lesion.px_per_mm) for case in train]
+    stenosis = [told.stenosis_pct for told, _ in taught if told.stenosis_pct is not None]
+    mld_mm = [told.mld_px / scale for told, scale in taught if told.mld_px is not None]
+    code = Counter(case.code for case in train).most_common(1)[0][0]
+    truths = [case.lesion for case in test]
+    return {
+        "head_right": [float(case.code == code) for case in test],
+        "ds_error": [abs(mean(stenosis) - truth.stenosis_pct) for truth in truths],
+        "mld_error": [abs(mean(mld_mm) - truth.mld_px / truth.px_per_mm) for truth in truths],
+    }
 
 
 def exemplar_for(
@@ -269,6 +290,11 @@ def measure(quick: bool) -> Figures:
         "segments_test": float(VIEWS * LESIONS * TEST_PATIENTS),
         "steps": float(STEPS),
     }
+    train, test = (
+        _cases(first, 1 if quick else count)
+        for first, count in ((FIRST_TRAIN, TRAIN_PATIENTS), (FIRST_TEST, TEST_PATIENTS))
+    )
+    figures |= _told("usual", usual(train, test))
     for part in TRAININGS:
         print(f"{part} …", flush=True)
         figures |= one_model(part, quick)

@@ -25,6 +25,7 @@ VIEWS = {
     ),
     "angle as numbers": ("names_view_concept_iou", "names_view_concept_right", "view_head_right"),
     "the base alone": ("base_concept_iou", "base_concept_right", None),
+    "always the commonest code": (None, None, "usual_head_right"),
 }  # fmt: skip
 SIZES = ("segments_train", "segments_test", "steps")
 MEASURES = {"ds_error": "stenosis, points", "mld_error": "MLD, mm"}
@@ -80,7 +81,7 @@ def page(result: BenchResult) -> str:
             ],
         ),
         "## Names and views",
-        f"By name: trainings of {sizes['names_steps']} steps of names alone, encoder frozen, on "
+        f"By name: trainings of {sizes['names_steps']} steps of names alone on "
         f"{sizes['names_segments_train']} segments; {sizes['names_segments_test']} tested."
         if f.get("names_steps")
         else "Trainings of names: not measured.",
@@ -95,6 +96,12 @@ def page(result: BenchResult) -> str:
             [
                 [MODELS[part], *(_cell(f, f"{part}_{name}", 2) for name in MEASURES)]
                 for part in ("lora", "view", "decoder", "full")
+            ]
+            + [
+                [
+                    "always the training segments' mean",
+                    *(_cell(f, f"usual_{name}", 2) for name in MEASURES),
+                ]
             ],
         ),
         "## Doubt (rank correlation with what is missing of the IoU by box)",

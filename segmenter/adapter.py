@@ -3,6 +3,7 @@
 An adapter folder holds `adapter.safetensors` and `adapter.json`. Knows nothing of training data.
 """
 
+import re
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -33,6 +34,7 @@ TARGETS = {
     "vit_mlp": r".*vision_backbone\.trunk\.blocks\.\d+\.mlp\.fc[12]",
     "mask_decoder": r".*sam_mask_decoder\.transformer\..*\.(q_proj|k_proj|v_proj|out_proj)",
     "detector": r".*image\.transformer\.(encoder|decoder)\.layers\.\d+\.linear[12]",
+    "text": r".*language_backbone\.encoder\.transformer\.resblocks\.\d+\.mlp\.c_(fc|proj)",
 }
 """Groups of layers that get low-rank updates.
 
@@ -77,8 +79,14 @@ WHOLE = {
         "segmentation_head.mask_predictor",
         "language_backbone.resizer",
     ),
+    # Where image and words meet: which word is heard where, and what lies around a place.
+    "fusion": (
+        "image.transformer.encoder.layers.*.self_attn",
+        "image.transformer.encoder.layers.*.cross_attn_image",
+    ),
 }
-"""Groups of small modules that are trained whole; a model a few MB in size needs them."""
+"""Groups of small modules that are trained whole; a model a few MB in size needs them. A star is
+the number of any layer."""
 
 
 class AdapterSettings(Document):
@@ -135,13 +143,16 @@ def inject(model: nn.Module, lora: LoraConfig, name: str) -> None:
     pattern = "|".join(
         f"(?:{expression})" for expression in (*(TARGETS[g] for g in lora.targets), *lora.layers)
     )
-    whole = [path for group in lora.whole for path in WHOLE[group]]
     names = [path for path, _ in model.named_modules()]
-    for path in whole:
-        if not any(known.endswith(path) for known in names):
+    whole: list[str] = []
+    for path in (path for group in lora.whole for path in WHOLE[group]):
+        shape = re.compile(r"(?:.*\.)?" + re.escape(path).replace(r"\*", r"\d+"))
+        if not any(shape.fullmatch(known) for known in names):
             raise ConfigError(
                 f"{path} is not part of this model; leave its group out of lora.whole"
             )
+        starred = [known for known in names if shape.fullmatch(known)]
+        whole += starred if "*" in path else [path]
     config = _peft.LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,

@@ -15,7 +15,7 @@ from torch import Tensor
 from casebook.cases import View
 from segmenter.heads import view_numbers
 from segmenter.interactive import boxes_of, upsampled
-from segmenter.losses import mask_loss
+from segmenter.losses import apart_loss, mask_loss
 from segmenter.sam3 import Sam3
 from segmenter.upstream import import_upstream
 
@@ -151,11 +151,15 @@ def concept_loss(
     criterion: Any,
     pixels: Float[Tensor, "i 3 s s"],
     queries: Sequence[ConceptQuery],
+    apart: float = 0.0,
 ) -> dict[str, Tensor]:
     """The loss of one step, by name; the model must be in training mode.
 
     Beside sam3's losses of single instances the dense map of the concept is trained: it learns from
     far fewer pictures than the object queries do.
+
+    Args:
+        apart: Weight of the term by which names of one image are told apart.
     """
     concepts = sorted({query.concept for query in queries})
     device = model.device
@@ -176,4 +180,8 @@ def concept_loss(
     losses: dict[str, Tensor] = criterion.compute_loss(out, model.image.back_convert(target))
     dense = upsampled(out["semantic_seg"][:, 0], pixels.shape[-1])
     semantic = mask_loss(dense, target.semantic_segments.float()).mean()
-    return {"loss": losses["core_loss"] + SCALE * semantic, "semantic": semantic}
+    terms = {"loss": losses["core_loss"] + SCALE * semantic, "semantic": semantic}
+    if apart:
+        terms["apart"] = apart_loss(dense, target.semantic_segments, image_index)
+        terms["loss"] = terms["loss"] + SCALE * apart * terms["apart"]
+    return terms

@@ -53,6 +53,10 @@ class HeadsConfig(BaseModel):
     dropout: float = Field(0.1, ge=0, lt=1)
     uses_view: bool = True
     """Whether they are told the view's angles."""
+    uses_place: bool = True
+    """Whether they are told where in the frame the mask lies."""
+    lr_factor: float = Field(5.0, gt=0)
+    """Their learning rate over the training's: they start from nothing, the rest does not."""
 
 
 class TrainConfig(BaseModel):
@@ -87,6 +91,8 @@ class TrainConfig(BaseModel):
     """Every n-th step trains the concept path; 0 never, 1 every step: nothing is asked by box."""
     hard_negatives: float = Field(0.0, ge=0, le=1)
     """Of the concepts asked for that are not there, the share easily taken for what is."""
+    apart: float = Field(0.0, ge=0)
+    """Weight of the term by which names asked of one frame are told apart, beside the maps'."""
     accumulate: int = Field(1, gt=0)
     """Parts a batch is taken in, one after another: less memory, the same step."""
     processes: int | None = Field(None, gt=0)
@@ -151,6 +157,7 @@ def fit(
     part_loss: Callable[[B, torch.Generator, Part], Mapping[str, Tensor]] | None = None,
     names: Callable[[int], str] | None = None,
     validate: Callable[[], float] | None = None,
+    faster: Mapping[str, float] | None = None,
 ) -> FitResult:
     """Train the parameters of a module that require a gradient; resumes what the directory holds.
 
@@ -168,6 +175,7 @@ def fit(
         names: What a step's batch is made of, for messages.
         validate: Scores the parameters as they stand on cases that do not train; `config.stop` says
             when. The weights of the best look are kept.
+        faster: Factors of the learning rate, by how names of parameters begin.
 
     Raises:
         TrainingError: the loss is not finite, or memory ran out although the batch was divided; the
@@ -185,7 +193,9 @@ def fit(
     named = {name: p for name, p in module.named_parameters() if p.requires_grad}
     if not named:
         raise TrainingError("nothing to train: no parameter requires a gradient; check the targets")
-    optimizer = torch.optim.AdamW(_groups(named, config), lr=config.lr, betas=(0.9, 0.98))
+    optimizer = torch.optim.AdamW(
+        _groups(named, config, faster or {}), lr=config.lr, betas=(0.9, 0.98)
+    )
     state = resume(directory, named, optimizer, _fingerprint(config))
     resumed_from = state.step
     if config.ema and not state.ema:
@@ -210,7 +220,7 @@ def fit(
         while not is_over():
             lr = _lr(_fraction(state, steps, config), config)
             for group in optimizer.param_groups:
-                group["lr"] = lr
+                group["lr"] = lr * group["factor"]
             optimizer.zero_grad(set_to_none=True)
             terms = step.gradients(batches, state.step)
             norm = nn.utils.clip_grad_norm_(named.values(), config.clip)
@@ -277,14 +287,22 @@ def _detached(named: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
     return {name: p.detach() for name, p in named.items()}
 
 
-def _groups(named: Mapping[str, nn.Parameter], config: TrainConfig) -> list[dict[str, Any]]:
-    """Matrices decay; biases, norms and single vectors do not."""
-    decayed = [p for p in named.values() if p.ndim > 1]
-    others = [p for p in named.values() if p.ndim <= 1]
-    return [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
+def _groups(
+    named: Mapping[str, nn.Parameter], config: TrainConfig, faster: Mapping[str, float]
+) -> list[dict[str, Any]]:
+    """Matrices decay; biases, norms and single vectors do not; some learn faster."""
+    found: list[dict[str, Any]] = []
+    for start, factor in (("", 1.0), *faster.items()):
+        chosen = [
+            p
+            for name, p in named.items()
+            if name.startswith(start) and (start or not name.startswith(tuple(faster)))
+        ]
+        for decay, several in ((config.weight_decay, True), (0.0, False)):
+            params = [p for p in chosen if (p.ndim > 1) == several]
+            if params or not start:
+                found.append({"params": params, "weight_decay": decay, "factor": factor})
+    return found
 
 
 def _fraction(state: State, steps: int | None, config: TrainConfig) -> float:
@@ -314,6 +332,7 @@ def _fingerprint(config: TrainConfig) -> str:
         "view_in_text",
         "view_embedding",
         "hard_negatives",
+        "apart",
     )
     left_out |= {name for name in since if not getattr(config, name)}
     return json.dumps(config.model_dump(exclude=left_out), sort_keys=True)

@@ -5,11 +5,12 @@ beside its adapter. Lengths are learnt in px of the model's square and given in 
 Knows no label's name and no millimetre.
 """
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
@@ -29,6 +30,11 @@ N_CODES = 30
 """Codes 0 to 29: the CASS segments' numbers, 0 for any other object. Source: DICOM CID 3014."""
 _VIEW_NUMBERS = 5
 _SHAPE_NUMBERS = 3
+_PLACE_NUMBERS = 6
+_SPREAD = 4.0
+"""Brings what is said of places to a deviation of about 1."""
+_UNSEEN = 0.1
+"""Masks that a code nobody taught is taken to have."""
 
 
 @dataclass(frozen=True)
@@ -134,28 +140,72 @@ class Heads(nn.Module):
             nn.Dropout(config.dropout),
             nn.Linear(2 * hidden, N_CODES + 3),
         )
+        self.where: nn.Sequential | None = None
+        if config.uses_place:
+            # Apart from what is seen: a few numbers that say most are lost among hundreds.
+            self.where = nn.Sequential(
+                nn.Linear(_VIEW_NUMBERS + _PLACE_NUMBERS, hidden),
+                nn.GELU(),
+                nn.Dropout(config.dropout),
+                nn.Linear(hidden, N_CODES),
+            )
+
+    @torch.no_grad()
+    def begin_at(self, targets: HeadTargets, cells: int) -> None:
+        """Answer what is usual, whatever is seen: learning starts there and not at nothing.
+
+        Args:
+            targets: All that is known of the masks to learn from.
+            cells: Along a side of the masks' logits.
+        """
+        last = cast(nn.Linear, self.join[-1])
+        known = targets.code[targets.code >= 0]
+        last.weight.mul_(0.1)
+        if self.where is not None:
+            by_place = cast(nn.Linear, self.where[-1])
+            by_place.weight.mul_(0.1)
+            by_place.bias.zero_()
+        if len(known):
+            often = torch.bincount(known, minlength=N_CODES).float() + _UNSEEN
+            last.bias[:N_CODES] = (often / often.sum()).log()
+        middle = math.log(cells) / 2
+        for at, values in enumerate((targets.stenosis, targets.log_mld, targets.log_rvd)):
+            there = values[torch.isfinite(values)]
+            if len(there):
+                usual = there.mean()
+                bias = torch.logit(usual, eps=0.01) if at == 0 else usual - middle
+                last.bias[N_CODES + at] = bias
 
     def forward(
         self,
         features: Features,
         logits: Float[Tensor, "b m m"],
         views: Float[Tensor, "b 5"],
+        places: Float[Tensor, "b 3"],
     ) -> HeadAnswers:
-        """Answers for one mask per row of features."""
+        """Answers for one mask per row of features.
+
+        Args:
+            places: Where in the frame the square of each lies, see `segmenter/prompts.py`.
+        """
         inside = logits.float().sigmoid()
         coarse, fine = features.embedding.float(), features.fine.float()
         looked = self.look(torch.cat([fine, inside[:, None]], dim=1))
+        told = views if self.config.uses_view else torch.zeros_like(views)
         numbers = [
             coarse.mean(dim=(2, 3)),
             _mean_inside(coarse, inside),
             _mean_inside(fine, inside),
             looked.mean(dim=(2, 3)),
             looked.amax(dim=(2, 3)),
-            views if self.config.uses_view else torch.zeros_like(views),
+            told,
             _shape_of(inside),
         ]
         out = self.join(torch.cat(numbers, dim=1))
         code, rest = out[:, :N_CODES], out[:, N_CODES:]
+        if self.where is not None:
+            place = _SPREAD * _place_of(inside, places)
+            code = code + self.where(torch.cat([2 * told, place], dim=1))
         side = math.log(logits.shape[-1])
         return HeadAnswers(code, rest[:, 0].sigmoid(), rest[:, 1] + side / 2, rest[:, 2] + side / 2)
 
@@ -181,6 +231,24 @@ def _shape_of(inside: Float[Tensor, "b m m"]) -> Float[Tensor, "b 3"]:
         inside.diff(dim=1).abs().sum(dim=(1, 2)) + inside.diff(dim=2).abs().sum(dim=(1, 2))
     ) + 1
     return torch.stack([area.log(), outline.log(), (2 * area / outline).log()], dim=1)
+
+
+def _place_of(inside: Float[Tensor, "b m m"], places: Float[Tensor, "b 3"]) -> Float[Tensor, "b 6"]:
+    """Where each mask lies in its frame, how far it reaches and along which diagonal it runs."""
+    cells = inside.shape[-1]
+    at = (torch.arange(cells, device=inside.device) + 0.5) / cells * 2 - 1
+    share = inside / inside.sum(dim=(1, 2), keepdim=True).clamp(min=1e-3)
+    columns, rows = share.sum(dim=1), share.sum(dim=2)
+    x, y = (columns * at).sum(dim=1), (rows * at).sum(dim=1)
+    wide = (columns * (at - x[:, None]) ** 2).sum(dim=1).sqrt()
+    high = (rows * (at - y[:, None]) ** 2).sum(dim=1).sqrt()
+    along = torch.einsum("brc,br,bc->b", share, at - y[:, None], at - x[:, None])
+    slope = along / (wide * high).clamp(min=1e-3)
+    middle_x, middle_y, half = places.unbind(dim=1)
+    return torch.stack(
+        [middle_x + half * x, middle_y + half * y, half * wide, half * high, slope, half.log()],
+        dim=1,
+    )
 
 
 def heads_loss(
@@ -250,7 +318,9 @@ def load_heads(folder: Path, width: int, fine_width: int) -> Heads | None:
         return None
     try:
         with safe_open(path, framework="pt") as stored:
-            config = HeadsConfig.model_validate_json((stored.metadata() or {})["config"])
+            # Heads of before there were places were told none.
+            said = {"uses_place": False} | json.loads((stored.metadata() or {})["config"])
+            config = HeadsConfig.model_validate(said)
             state = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
         heads = Heads(config, width, fine_width)
         heads.load_state_dict(state)

@@ -5,7 +5,7 @@ Knows nothing of models or prompts.
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - torch's own convention
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 _TINY = 1e-6
@@ -117,3 +117,26 @@ def mask_loss(
     if centreline:
         loss = loss + centreline * centreline_loss(logits, truth)
     return loss
+
+
+def apart_loss(
+    logits: Float[Tensor, "q h w"],
+    truth: Bool[Tensor, "q h w"],
+    image_index: Int[Tensor, " q"],
+) -> Float[Tensor, ""]:
+    """How far names of one image are from being told apart; log 2 where they are not at all.
+
+    Where something is under one name and not under another of the same image, the first must be
+    surer than the second; a pixel under both says nothing. Losses of single masks hardly see the
+    difference: a map of everything that any name means is a place where they rest.
+
+    Args:
+        image_index: The image each name is asked of.
+    """
+    terms = []
+    for own in range(len(logits)):
+        for other in (image_index == image_index[own]).nonzero()[:, 0].tolist():
+            here = truth[own] & ~truth[other]
+            if bool(here.any()):
+                terms.append(F.softplus(logits[other][here] - logits[own][here]).mean())
+    return torch.stack(terms).mean() if terms else logits.sum() * 0.0

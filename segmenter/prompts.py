@@ -79,6 +79,17 @@ def whole_window(hw: tuple[int, int]) -> Window:
     return Window((width - size) // 2, (height - size) // 2, size)
 
 
+def place_of(window: Window, hw: tuple[int, int]) -> tuple[float, float, float]:
+    """Middle x and y of a window and half its side; a frame's longer side goes from -1 to 1."""
+    half = max(hw) / 2
+    middle = window.size_px / 2
+    return (
+        (window.x + middle - hw[1] / 2) / half,
+        (window.y + middle - hw[0] / 2) / half,
+        middle / half,
+    )
+
+
 def window_of(prompt: Prompt, hw: tuple[int, int], config: WindowConfig) -> Window:
     """The window a prompt is answered in.
 

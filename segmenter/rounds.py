@@ -86,14 +86,18 @@ def _go_on(model: Sam3, init_adapter: Path, config: TrainConfig, digest: str) ->
     return settings.lora.model_copy(update={"dropout": config.lora.dropout})
 
 
-def _heads_of(model: Sam3, config: TrainConfig, init_adapter: Path | None) -> Heads | None:
+def _heads_of(
+    model: Sam3, config: TrainConfig, init_adapter: Path | None, data: RoundData
+) -> Heads | None:
     """The heads to train, the incumbent's where it has some; part of the model from here on."""
     if config.heads is None:
         return None
     width, fine_width = head_sizes(model)
     found = load_heads(init_adapter, width, fine_width) if init_adapter is not None else None
-    if found is None or found.config.hidden != config.heads.hidden:
+    wanted = (config.heads.hidden, config.heads.uses_place)
+    if found is None or (found.config.hidden, found.config.uses_place) != wanted:
         found = Heads(config.heads, width, fine_width)
+        found.begin_at(data.head_targets, model.config.mask_side)
     heads = found.to(model.device).train()
     model.add_module(HEADS, heads)
     return heads
@@ -114,11 +118,13 @@ def _asking(
     """What a step asks the heads, and how wrong they are."""
 
     def ask(features: Features, logits: Tensor, rows: slice) -> Mapping[str, Tensor]:
-        if batch.views is None or batch.heads is None:
+        if batch.views is None or batch.places is None or batch.heads is None:
             return {}
-        views, truth = batch.views[rows].to(logits.device), batch.heads.rows(rows)
+        device, truth = logits.device, batch.heads.rows(rows)
+        views, places = batch.views[rows].to(device), batch.places[rows].to(device)
         share = len(views) / len(batch.views)
-        terms = heads_loss(heads(features, logits, views), truth.to(logits.device), weights[rows])
+        said = heads(features, logits, views, places)
+        terms = heads_loss(said, truth.to(device), weights[rows])
         return {**terms, "heads": heads.config.weight * share * terms["heads"]}
 
     return ask
@@ -173,9 +179,6 @@ def train_adapter(
     else:
         lora = _go_on(model, init_adapter, config, digest)
     sizes = model.config
-    heads = _heads_of(model, config, init_adapter)
-    model.view_embedding = _view_of(model, config, init_adapter)
-    model.train()
     laid = windows or default_windows(model)
     if config.zoom:
         laid = laid.model_copy(update={"zoom": True})
@@ -190,6 +193,9 @@ def train_adapter(
         sizes.queries,
         standardised=sizes.standardised,
     )
+    heads = _heads_of(model, config, init_adapter, data)
+    model.view_embedding = _view_of(model, config, init_adapter)
+    model.train()
     criterion = detection_loss(sizes.queries)
     prompts = mix or ROUND_MIX
 
@@ -199,7 +205,7 @@ def train_adapter(
             queries = batch.queries[part.rows(len(batch.queries))]
             if not queries:
                 return {"loss": torch.zeros((), device=model.device)}
-            asked = concept_loss(model, criterion, pixels, queries)
+            asked = concept_loss(model, criterion, pixels, queries, config.apart)
             concept = asked["loss"] / SCALE * (len(queries) / len(batch.queries))
             return {**asked, "loss": concept, "concept": concept}
         index: Int[Tensor, " i"] = torch.arange(len(pixels), device=model.device)
@@ -233,6 +239,7 @@ def train_adapter(
         progress=progress,
         part_loss=loss,
         names=data.names,
+        faster={f"{HEADS}.": heads.config.lr_factor} if heads is not None else None,
         validate=(lambda: box_iou(model, laid, validation)) if validation else None,
     )
     folder = directory / "adapter"

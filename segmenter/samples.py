@@ -28,6 +28,7 @@ from segmenter.prompts import (
     crop,
     crop_mask,
     normalised,
+    place_of,
     whole_window,
     window_of,
     zoomed_window,
@@ -50,6 +51,8 @@ class TrainMask:
     """Whether boxes and clicks ask for it; a whole tree is asked for by its name only."""
     targets: Targets = field(default_factory=Targets)
     """What the heads learn of it."""
+    named: bool = True
+    """Whether its label asks for it; part of what the label means is not what it means."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,8 @@ class _Crop:
     weight: float
     size_px: int
     """Side of the crop in px of the image."""
+    place: tuple[float, float, float]
+    """Where in the frame it lies, see `segmenter/prompts.py`."""
     view: View | None
     targets: Targets
     name: str
@@ -104,6 +109,8 @@ class Batch:
     weights: Float[Tensor, " i"] | None = None
     views: Float[Tensor, "i 5"] | None = None
     """Sine and cosine of the angles, see `segmenter/heads.py`."""
+    places: Float[Tensor, "i 3"] | None = None
+    """Where in its frame each square lies, see `segmenter/prompts.py`."""
     heads: HeadTargets | None = None
     queries: tuple[ConceptQuery, ...] = ()
 
@@ -150,7 +157,8 @@ class RoundData:
             for sample, mask in asked
             for window in _looks(mask, sample.frame.hw, windows)
         ]
-        self._wholes = [self._whole_of(sample) for sample in samples if sample.masks]
+        wholes = [self._whole_of(sample) for sample in samples]
+        self._wholes = [whole for whole in wholes if whole.instances]
         if not self._crops and not (self._wholes and config.concept_every == 1):
             raise DataError("no mask to train on; the samples are empty, pull annotations first")
 
@@ -158,6 +166,12 @@ class RoundData:
     def n_masks(self) -> int:
         """Masks that boxes and clicks ask for."""
         return self._n_masks
+
+    @property
+    def head_targets(self) -> HeadTargets:
+        """What the heads learn of each crop, as seen in its window."""
+        sizes = torch.tensor([item.size_px / _CONTEXT for item in self._crops])
+        return targets_of([item.targets for item in self._crops], self._side / sizes)
 
     @property
     def steps_per_epoch(self) -> float:
@@ -191,6 +205,7 @@ class RoundData:
             crop_mask(mask.bitmap, context, cached),
             mask.weight,
             size,
+            place_of(context, frame.hw),
             frame.view,
             mask.targets,
             sample.name or frame.digest[:12],
@@ -199,16 +214,14 @@ class RoundData:
     def _whole_of(self, sample: Sample) -> Whole:
         window = whole_window(sample.frame.hw)
         side = round(self._side / (self._tile or 1.0))
-        labels = sorted({mask.label for mask in sample.masks if mask.bitmap.any()})
+        asked = [mask for mask in sample.masks if mask.named and mask.bitmap.any()]
         instances = {
             label: np.stack(
-                [
-                    crop_mask(mask.bitmap, window, side)
-                    for mask in sample.masks
-                    if mask.label == label and mask.bitmap.any()
-                ][: self._queries]
+                [crop_mask(mask.bitmap, window, side) for mask in asked if mask.label == label][
+                    : self._queries
+                ]
             )
-            for label in labels
+            for label in sorted({mask.label for mask in asked})
         }
         absent = tuple(label for label in sample.absent if label not in instances)
         pixels = crop(sample.frame.pixels, window, side)
@@ -236,11 +249,16 @@ class RoundData:
         grid, reach = self._grid(len(chosen), generator, 1 / _CONTEXT)
         magnified = self._side / (reach * torch.tensor([float(item.size_px) for item in chosen]))
         truth = _sampled(bitmaps.float(), grid) > 0.5
+        places = torch.tensor([item.place for item in chosen])
+        crop_half = places[:, 2:]
+        places[:, :2] += crop_half * grid.mean(dim=(1, 2))
+        places[:, 2:] = crop_half * reach[:, None]
         return Batch(
             self._pixels(_sampled(pixels.float(), grid), generator),
             truth,
             torch.tensor([item.weight for item in chosen]) * truth.flatten(1).any(dim=1),
             view_numbers([item.view for item in chosen]),
+            places,
             targets_of([item.targets for item in chosen], magnified),
         )
 

@@ -28,6 +28,7 @@ from segmenter.prompts import (
     WindowConfig,
     crop_logits,
     paste,
+    place_of,
     prompt_points,
     window_of,
     window_pixels,
@@ -303,7 +304,8 @@ class Teacher:
             if self._heads is not None:
                 here = torch.tensor([row], device=device)
                 views = view_numbers([prompt.view or frame.view]).to(device)
-                numbers = self._heads(features.rows(here), low[row : row + 1], views)
+                places = torch.tensor([place_of(window, frame.hw)], device=device)
+                numbers = self._heads(features.rows(here), low[row : row + 1], views, places)
                 said = told(numbers, window.size_px / sizes.side_px)
             found.append(answer(logits, float(quality[row]), prompt.concept, said))
         return found

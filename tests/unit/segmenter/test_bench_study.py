@@ -27,15 +27,30 @@ def test_a_frame_teaches_the_analysed_segment_by_prompts_and_the_others_by_name(
     cases: list[PhantomCase],
 ) -> None:
     sample = study.sample_of(cases[0])
-    own, *others = sample.masks
+    own, *by_name = sample.masks
     named = study.names()
     assert own.label == named[cases[0].code]
     assert own.prompted
+    assert not own.named
     assert own.targets.code == cases[0].code
-    assert others
-    assert not any(mask.prompted for mask in others)
+    assert not any(mask.prompted for mask in by_name)
+    (whole,) = (mask for mask in by_name if mask.label == own.label)
+    assert np.count_nonzero(whole.bitmap) > np.count_nonzero(own.bitmap)
+    assert len(by_name) > 1
     assert not set(sample.absent) & {mask.label for mask in sample.masks}
     assert len(named) == 14
+
+
+def test_what_is_usual_is_said_without_looking(cases: list[PhantomCase]) -> None:
+    told = study.usual(cases, cases)
+    truth = [case.lesion.stenosis_pct for case in cases]
+    apart = np.ptp(truth)
+    assert apart > 1
+    assert all(0 <= error < 1.5 * apart for error in told["ds_error"])
+    assert len(set(told["ds_error"])) > 1
+    commonest = max(np.unique([case.code for case in cases], return_counts=True)[1])
+    assert sum(told["head_right"]) == commonest
+    assert all(error < 5 for error in told["mld_error"])
 
 
 def test_an_exemplar_is_of_the_nearest_view_that_shows_the_segment(

@@ -2,8 +2,9 @@ import numpy as np
 import torch
 
 from casebook.cases import View
-from segmenter.concept import ConceptQuery, concept_loss, detection_loss, targets_of
+from segmenter.concept import SCALE, ConceptQuery, concept_loss, detection_loss, targets_of
 from segmenter.heads import view_numbers
+from segmenter.interactive import upsampled
 from segmenter.prompts import from_grey
 from segmenter.sam3 import Sam3
 from segmenter.views import ViewEmbedding
@@ -73,3 +74,42 @@ def test_a_view_reaches_the_answer_through_its_embedding_alone(small: Sam3) -> N
     assert not torch.allclose(told[0], told[1], atol=1e-3)
     assert torch.allclose(answers(left, None)[0], told[0], atol=1e-4)
     assert torch.allclose(answers(None, None), plain, atol=1e-5)
+
+
+def test_two_names_of_one_picture_are_told_apart_by_where_they_lie(small: Sam3) -> None:
+    """Without the term that tells them apart each name means both bars at this step."""
+    names = ("left bar", "right bar")
+
+    def asked(step: int) -> tuple[torch.Tensor, list[ConceptQuery]]:
+        rng = np.random.default_rng((5, step))
+        pixels = rng.integers(150, 190, (2, 64, 64)).astype(np.uint8)
+        queries = []
+        for index, square in enumerate(pixels):
+            for name, middle in zip(names, (16, 48), strict=True):
+                x, y = middle + int(rng.integers(-2, 3)), int(rng.integers(8, 21))
+                square[y : y + 32, x - 2 : x + 2] = 60
+                bar = instances((x - 2, y, x + 2, y + 32))
+                queries.append(ConceptQuery(index, name, bar))
+        return from_grey(pixels), queries
+
+    small.train()
+    criterion = detection_loss(small.config.queries)
+    optimizer = torch.optim.AdamW(small.parameters(), lr=2e-3)
+    for step in range(90):
+        pixels, queries = asked(step)
+        terms = concept_loss(small, criterion, pixels, queries, 5.0)
+        optimizer.zero_grad()
+        (terms["loss"] / SCALE).backward()
+        torch.nn.utils.clip_grad_norm_(small.parameters(), 1.0)
+        optimizer.step()
+    small.eval()
+    pixels, queries = asked(10**6)
+    with torch.no_grad():
+        vision, text = small.concept_features(small.trunk(pixels)), small.text_features(names)
+        index = torch.tensor([query.image_index for query in queries])
+        dense = small.dense(vision, text, index, torch.tensor([0, 1, 0, 1]))
+        maps = upsampled(dense, 64)
+    truth = torch.cat([query.instances for query in queries])
+    own = [float(maps[row][truth[row]].mean()) for row in range(4)]
+    other = [float(maps[row ^ 1][truth[row]].mean()) for row in range(4)]
+    assert all(mine > theirs + 1 for mine, theirs in zip(own, other, strict=True))

@@ -1,3 +1,4 @@
+import json
 import math
 from pathlib import Path
 
@@ -13,21 +14,27 @@ from segmenter.fit import HeadsConfig, LoraConfig, TrainConfig
 from segmenter.heads import (
     FILE,
     HeadAnswers,
+    Heads,
     Targets,
+    head_sizes,
     heads_loss,
+    load_heads,
+    save_heads,
     targets_of,
     told,
     view_numbers,
 )
-from segmenter.prompts import WindowConfig
+from segmenter.prompts import Window, WindowConfig, place_of
 from segmenter.rounds import train_adapter
+from segmenter.sam3 import Features, Sam3
 from segmenter.samples import Augmentation, RoundData, Sample, TrainMask
 from segmenter.teacher import load_teacher
 
 LORA = LoraConfig(rank=2, alpha=4, dropout=0.0, targets=("vit", "mask_decoder"))
 CONFIG = TrainConfig(
-    steps=60, lr=5e-3, batch=4, concept_every=0, lora=LORA, heads=HeadsConfig(weight=1.0, hidden=32)
-)
+    steps=60, lr=5e-3, batch=4, concept_every=0, lora=LORA,
+    heads=HeadsConfig(weight=1.0, hidden=32, lr_factor=1.0),
+)  # fmt: skip
 CALM = Augmentation(rotation_deg=0, scale=0, shift=0, contrast=0, gamma=0, noise=0)
 
 
@@ -103,6 +110,90 @@ def test_lengths_are_learnt_in_px_of_the_square() -> None:
         told_px = batch.heads.log_rvd.exp()
         # The bar is as wide in the square as its reference diameter says, to a pixel's rounding.
         assert (seen_px - told_px).abs().max() < 1.6
+
+
+def told_of(small: Sam3, heads: Heads, mask: torch.Tensor, places: torch.Tensor) -> HeadAnswers:
+    """What heads answer of masks over features that say nothing."""
+    width, fine_width = head_sizes(small)
+    count = len(mask)
+    blank = Features(
+        torch.zeros(count, width, 8, 8),
+        torch.zeros(count, fine_width, 32, 32),
+        torch.zeros(count, width, 16, 16),
+    )
+    answers: HeadAnswers = heads(blank, mask, view_numbers([None] * count), places)
+    return answers
+
+
+def test_where_a_mask_lies_in_its_frame_is_told_however_its_window_is_laid(small: Sam3) -> None:
+    assert place_of(Window(0, 0, 512), (512, 512)) == (0.0, 0.0, 1.0)
+    assert place_of(Window(256, 0, 256), (512, 512)) == (0.5, -0.5, 0.5)
+    assert place_of(Window(0, -100, 400), (200, 400)) == (0.0, 0.0, 1.0)
+    moved = Augmentation(rotation_deg=0, scale=0.3, shift=0.08, contrast=0, gamma=0, noise=0)
+    config = CONFIG.model_copy(update={"batch": 2})
+    held = RoundData(SAMPLES[:2], config, WindowConfig(), moved, 64, 4)
+    rows, columns = np.nonzero(SAMPLES[0].masks[0].bitmap)
+    wanted = [(columns.mean() + 0.5) / 48 - 1, (rows.mean() + 0.5) / 48 - 1]
+    for step in range(4):
+        batch = held.batch(step)
+        assert batch.truth is not None
+        assert batch.places is not None
+        thick = batch.truth.flatten(1).sum(dim=1).argmax()
+        ys, xs = (at.float() + 0.5 for at in batch.truth[thick].nonzero(as_tuple=True))
+        x, y, half = batch.places[thick].tolist()
+        seen = [x + half * (float(xs.mean()) / 32 - 1), y + half * (float(ys.mean()) / 32 - 1)]
+        assert seen == pytest.approx(wanted, abs=0.02)
+
+
+def test_the_heads_tell_masks_apart_by_their_place_alone(small: Sam3) -> None:
+    torch.manual_seed(0)
+    heads = Heads(HeadsConfig(hidden=32), *head_sizes(small))
+    mask = torch.full((2, 32, 32), -9.0)
+    mask[:, 12:20, 4:28] = 9.0
+    places = torch.tensor([[-0.5, 0.2, 0.2], [0.5, 0.2, 0.2]])
+    truth = targets_of([Targets(code=3), Targets(code=19)], torch.ones(2))
+    optimizer = torch.optim.AdamW(heads.parameters(), lr=3e-3)
+    for _ in range(60):
+        answers = told_of(small, heads, mask, places)
+        loss = heads_loss(answers, truth, torch.ones(2))["heads"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert told_of(small, heads.eval(), mask, places).code.argmax(dim=1).tolist() == [3, 19]
+    blind = Heads(HeadsConfig(hidden=32, uses_place=False), *head_sizes(small)).eval()
+    one, other = told_of(small, blind, mask, places).code
+    assert torch.allclose(one, other)
+
+
+def test_heads_begin_with_what_is_usual(small: Sam3) -> None:
+    torch.manual_seed(0)
+    heads = Heads(HeadsConfig(hidden=32), *head_sizes(small)).eval()
+    known = [Targets(13, 40.0, 2.0, 4.0), Targets(13, 60.0, 2.0, 4.0), Targets(2), Targets()]
+    heads.begin_at(targets_of(known, torch.full((4,), 3.0)), 32)
+    mask = torch.randn(5, 32, 32)
+    places = torch.rand(5, 3) + 0.1
+    answers = told_of(small, heads, mask, places)
+    assert answers.code.argmax(dim=1).tolist() == [13] * 5
+    assert torch.allclose(answers.stenosis, torch.full((5,), 0.5), atol=0.05)
+    assert torch.allclose(answers.log_mld.exp(), torch.full((5,), 6.0), rtol=0.15)
+    assert torch.allclose(answers.log_rvd.exp(), torch.full((5,), 12.0), rtol=0.15)
+    before = {name: value.clone() for name, value in heads.state_dict().items()}
+    heads.begin_at(targets_of([Targets()], torch.ones(1)), 32)  # nothing is known
+    biases = heads.state_dict()["join.4.bias"]
+    assert torch.equal(biases, before["join.4.bias"])
+
+
+def test_heads_kept_before_they_were_told_places_are_read_as_they_were(
+    small: Sam3, tmp_path: Path
+) -> None:
+    heads = Heads(HeadsConfig(hidden=32, uses_place=False), *head_sizes(small))
+    save_heads(heads, tmp_path)
+    older = heads.config.model_dump(exclude={"uses_place"})
+    save_file(dict(heads.state_dict()), tmp_path / FILE, {"config": json.dumps(older)})
+    found = load_heads(tmp_path, *head_sizes(small))
+    assert found is not None
+    assert not found.config.uses_place
+    assert found.state_dict().keys() == heads.state_dict().keys()
 
 
 def test_what_is_unknown_of_a_mask_teaches_nothing() -> None:

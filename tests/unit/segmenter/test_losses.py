@@ -1,7 +1,10 @@
+import math
+
 import pytest
 import torch
 
 from segmenter.losses import (
+    apart_loss,
     centreline_loss,
     dice_loss,
     focal_loss,
@@ -61,3 +64,23 @@ def test_iou_of_halves_and_of_nothing() -> None:
     assert float(iou(a, b)) == pytest.approx(1 / 3)
     assert float(iou(a, empty)) == 0.0
     assert float(iou(empty, empty)) == 1.0
+
+
+def test_names_are_told_apart_where_one_of_them_is_meant_alone() -> None:
+    truth = torch.zeros(4, 6, 6, dtype=torch.bool)
+    truth[0, :3] = True
+    truth[1, 2:] = True  # shares a row with the first
+    truth[3, 0] = True  # of another image
+    images = torch.tensor([0, 0, 0, 1])
+    alike = torch.zeros(4, 6, 6)
+    assert apart_loss(alike, truth, images).item() == pytest.approx(math.log(2))
+    right = torch.where(truth, 9.0, -9.0)
+    assert apart_loss(right, truth, images).item() < 1e-6
+    assert apart_loss(right[[1, 0, 2, 3]], truth, images).item() > 9
+    both = right.clone()
+    both[1, 2] = 50.0  # what both names mean says nothing of either
+    assert apart_loss(both, truth, images).item() < 1e-6
+    absent = right.clone()
+    absent[2] = 20.0  # a name of nothing is above what the others mean
+    assert apart_loss(absent, truth, images).item() > 5
+    assert apart_loss(right[3:], truth[3:], images[3:]).item() == 0.0

@@ -17,7 +17,7 @@ from segmenter.sam3 import SMALLEST, build
 from segmenter.samples import Augmentation, RoundData, Sample, TrainMask
 from segmenter.teacher import load_teacher
 from segmenter.views import FILE
-from segmenter.weights import save_base
+from segmenter.weights import load_base, save_base
 
 CONFIG = TrainConfig(
     steps=6,
@@ -342,3 +342,38 @@ def test_an_adapter_looks_in_the_tiles_it_was_trained_in(base: Path, tmp_path: P
         teacher.switch(folder, "other" if folder == other.folder else "made")
         said.append(teacher.windows.tile)
     assert said == [None, 0.5, None, 0.5, None]
+
+
+def test_words_are_learnt_and_where_they_meet_the_picture(base: Path, tmp_path: Path) -> None:
+    lora = LoraConfig(
+        rank=2, targets=("detector", "text"), whole=("concept_neck", "concept_heads", "fusion")
+    )
+    config = CONFIG.model_copy(update={"steps": 2, "concept_every": 1, "lora": lora})
+    result = train_adapter(SAMPLES, config, base=base, init_adapter=None, directory=tmp_path)
+    taught, before = load_file(result.folder / adapters.WEIGHTS), load_base(base).state_dict()
+    words = [name for name in taught if "language_backbone.encoder" in name and "lora_B" in name]
+    assert words
+    assert all(taught[name].abs().max() > 0 for name in words)
+    meeting = [name for name in taught if "encoder.layers.0.cross_attn_image" in name]
+    # The tracker has layers of the same names, which no name is asked of.
+    assert meeting
+    assert all(name.startswith("image.transformer") for name in meeting)
+    assert any(not torch.equal(taught[name], before[name]) for name in meeting)
+    teacher = load_teacher(base.parent, None, base=base)
+    teacher.switch(result.folder, "taught")
+    assert teacher.model_id == "taught"
+
+
+@pytest.mark.parametrize("tile", [None, 0.5], ids=["whole", "tiles"])
+def test_a_name_asks_for_all_it_means_and_never_for_a_part(tile: float | None) -> None:
+    part, *others = SAMPLES[0].masks
+    unnamed = replace(SAMPLES[0], masks=(replace(part, named=False), *others))
+    empty = np.zeros((96, 96), dtype=bool)
+    nothing = replace(SAMPLES[1], masks=(TrainMask("lesion", empty),))
+    config = CONFIG.model_copy(update={"concept_every": 1})
+    windows = WindowConfig(tile=tile)
+    held = RoundData((unnamed, nothing), config, windows, CALM, 64, 4)
+    asked = {query.concept for step in range(12) for query in held.batch(step).queries}
+    assert asked == {"everything", "other"}
+    boxes = CONFIG.model_copy(update={"concept_every": 0})
+    assert RoundData((unnamed, nothing), boxes, windows, CALM, 64, 4).n_masks == 1
