@@ -95,6 +95,17 @@ class StudentSegmenter:
             return self._concept(own, checked.concept or "")
         return (self._prompted(own, checked),)
 
+    def lesions(self, embedding: StudentEmbedding, most: int) -> tuple[Prediction, ...]:
+        """Lesion candidates, best first: so many of each map that shows them."""
+        return tuple(
+            found
+            for index, one in enumerate(self.maps)
+            if one.role == "lesion"
+            for found in _lesions(
+                self.automatic_logits(embedding)[index], one.threshold, one.label, most
+            )
+        )
+
     def automatic_logits(self, embedding: StudentEmbedding) -> Float32[np.ndarray, "k h w"]:
         """The automatic head's maps at image size, in the order of `maps`."""
         if embedding.automatic is None:
@@ -149,10 +160,9 @@ class StudentSegmenter:
             if wanted not in {label.name.casefold(), *(a.casefold() for a in label.aliases)}:
                 continue
             logits = self.automatic_logits(embedding)[index]
-            bitmap = logits > one.threshold
             if one.role == "tree":
-                return _tree(logits, bitmap, concept)
-            return _lesions(logits, bitmap, concept)
+                return _tree(logits, logits > one.threshold, concept)
+            return _lesions(logits, one.threshold, concept, _MOST_LESIONS)
         return ()
 
 
@@ -166,18 +176,22 @@ def _tree(
 
 
 def _lesions(
-    logits: Float32[np.ndarray, "h w"], bitmap: Bool[np.ndarray, "h w"], concept: str
+    logits: Float32[np.ndarray, "h w"], threshold: float, concept: str, most: int
 ) -> tuple[Prediction, ...]:
-    numbered, count = ndimage.label(bitmap, structure=_EIGHT)
-    sizes = np.bincount(numbered.ravel(), minlength=count + 1)
+    bitmap = logits > threshold
+    numbered, _ = ndimage.label(bitmap, structure=_EIGHT)
     found = []
-    for number in range(1, count + 1):
-        if sizes[number] < _SMALLEST_LESION_PX:
-            continue
-        one = numbered == number
-        score = float(_probability(logits[one]).mean())
-        found.append(Prediction(one, score, concept, np.where(one, logits, np.float32(_FAR))))
-    return tuple(sorted(found, key=lambda each: -each.score)[:_MOST_LESIONS])
+    for number, box in enumerate(ndimage.find_objects(numbered), start=1):
+        part, values = numbered[box] == number, logits[box]
+        if np.count_nonzero(part) >= _SMALLEST_LESION_PX:
+            found.append((float(_probability(values[part]).mean()), box, part))
+    answers = []
+    for score, box, part in sorted(found, key=lambda each: -each[0])[:most]:
+        one, alone = np.zeros_like(bitmap), np.full_like(logits, _FAR)
+        one[box] = part
+        alone[box][part] = logits[box][part]
+        answers.append(Prediction(one, score, concept, alone))
+    return tuple(answers)
 
 
 def square_points(

@@ -185,25 +185,15 @@ def _named(
     return vessel
 
 
-def _candidates(segmenter: StudentSegmenter, embedding: Embedding) -> list[Box]:
+def _candidates(segmenter: StudentSegmenter, embedding: StudentEmbedding) -> list[Box]:
     """Boxes around the lesion candidates, best first."""
     boxes: list[Box] = []
-    for one in segmenter.maps:
-        if one.role != "lesion":
-            continue
-        for found in segmenter.predict(embedding, Prompt(concept=one.label))[:MOST_VESSELS]:
-            x1, y1, x2, y2 = masks.box_of(found.bitmap)
-            more = max(0.0, CANDIDATE_PX - max(x2 - x1, y2 - y1)) / 2
-            box = (x1 - more, y1 - more, x2 + more, y2 + more)
-            height, width = embedding.frame.hw
-            boxes.append(
-                (
-                    max(box[0], 0.0),
-                    max(box[1], 0.0),
-                    min(box[2], width - 1.0),
-                    min(box[3], height - 1.0),
-                )
-            )
+    height, width = embedding.frame.hw
+    for found in segmenter.lesions(embedding, MOST_VESSELS):
+        x1, y1, x2, y2 = masks.box_of(found.bitmap)
+        more = max(0.0, CANDIDATE_PX - max(x2 - x1, y2 - y1)) / 2
+        low, high = (max(x1 - more, 0.0), max(y1 - more, 0.0)), (x2 + more, y2 + more)
+        boxes.append((*low, min(high[0], width - 1.0), min(high[1], height - 1.0)))
     return boxes
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float32, Int64
 from casebook.errors import ConfigError, ModelError
 from export.answers import Maps, StudentSegmenter
 from export.bundle import Bundle, read_bundle
-from export.machine import cores
+from export.machine import cores, keep_freed_memory
 from export.namer import Names, read_names
 from export.precision import GRAPHS, Precision, file_of, precision_for
 
@@ -148,6 +148,7 @@ def load_graphs(
         ModelError: a file is missing or the ONNX runtime cannot load it.
         ConfigError: the provider is not installed here, or does not start.
     """
+    keep_freed_memory()
     count = threads or min(cores(), 4)
     names = providers(provider)
     graphs = OnnxGraphs(

@@ -101,6 +101,18 @@ def test_a_concept_of_the_tree_gives_one_mask_and_of_lesions_each_best_first(
     assert painter.encoded == 1
 
 
+def test_only_as_many_lesions_as_wanted_are_drawn_and_they_are_the_best(painter: Painter) -> None:
+    segmenter = student(painter)
+    embedding = segmenter.embed(FRAME)
+    every = segmenter.predict(embedding, Prompt(concept="narrowing"))
+    (best,) = segmenter.lesions(embedding, 1)
+    assert len(every) == len(segmenter.lesions(embedding, 5)) == 2
+    assert (best.label, best.score) == ("narrowing", every[0].score)
+    assert best.score > every[1].score
+    np.testing.assert_array_equal(best.bitmap, every[0].bitmap)
+    np.testing.assert_array_equal(best.logits, every[0].logits)
+
+
 def test_an_unknown_concept_finds_nothing(painter: Painter) -> None:
     segmenter = student(painter)
     assert segmenter.predict(segmenter.embed(FRAME), Prompt(concept="tube")) == ()

@@ -1,6 +1,8 @@
 """What a process may use of its machine."""
 
 import os
+import platform
+import subprocess
 import sys
 from pathlib import Path
 
@@ -40,3 +42,35 @@ def test_a_container_is_held_to_its_quota(told: str, expected: int | None, tmp_p
 @pytest.mark.skipif(sys.platform != "linux", reason="its path is Linux's")
 def test_the_machine_of_the_tests_has_a_core() -> None:
     assert 1 <= cores() <= (os.cpu_count() or 1)
+
+
+_FRAMES = """
+import resource, sys
+import numpy as np
+from export.machine import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+for number in range(21):
+    if number == 1:  # the first needs its memory in any case
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    arrays = [np.ones(100_000 // 8) for _ in range(40)]
+    del arrays
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is glibc that gives memory back")
+def test_memory_that_was_freed_is_not_asked_for_again() -> None:
+    root = Path(__file__).parents[3]
+    bare = {name: value for name, value in os.environ.items() if "MALLOC" not in name}
+    pages = {
+        how: int(
+            subprocess.run(
+                [sys.executable, "-c", _FRAMES, how],
+                cwd=root, env=bare, capture_output=True, text=True, check=True,
+            ).stdout
+        )
+        for how in ("given back", "kept")
+    }  # fmt: skip
+    assert pages["given back"] > 20 * 2_000_000 / os.sysconf("SC_PAGESIZE")  # of 4 MB, most anew
+    assert pages["kept"] < pages["given back"] / 20
