@@ -3,6 +3,7 @@
 pushed.json comes last. Knows neither the SDK nor the command line.
 """
 
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ from cvat_sync.cines import frame_paths
 from cvat_sync.plan import PushPlan
 from cvat_sync.proposals import Proposals
 from cvat_sync.pushed import JOURNAL, Pushed, PushedTask, need_pushed
-from cvat_sync.remote import RemoteTask, Server
+from cvat_sync.remote import RemoteLabel, RemoteTask, Server
 from cvat_sync.shipment import Shipment, Tell
 from cvat_sync.work import Work
 
@@ -47,8 +48,13 @@ def check_proven(manifest: Work, catalogue: Catalogue) -> None:
         )
 
 
-def check_frames(manifest: Work, catalogue: Catalogue) -> None:
+def check_frames(manifest: Work, catalogue: Catalogue, stopped: threading.Event) -> None:
     """Refuse to send a frame that is not the one selected.
+
+    Args:
+        manifest: What the round works on.
+        catalogue: Where its frames lie.
+        stopped: Set when nobody waits for the answer any more.
 
     Raises:
         DataError: a frame is missing or has changed since the selection.
@@ -64,7 +70,7 @@ def check_frames(manifest: Work, catalogue: Catalogue) -> None:
     changed: list[str] = []
     cases = iter(manifest.cases)
     with ThreadPoolExecutor(_READERS) as pool:
-        while few := tuple(islice(cases, _AT_ONCE)):
+        while not stopped.is_set() and (few := tuple(islice(cases, _AT_ONCE))):
             for names in pool.map(others, (few[start::_READERS] for start in range(_READERS))):
                 changed += names
     if changed:
@@ -117,21 +123,26 @@ def push(
         DataError: a frame changed, or CVAT holds what people changed in a way we must not undo.
         RemoteError: CVAT refused or stayed unreachable; run again to resume.
     """
-    catalogue = Catalogue(folder.home)
+    catalogue, stopped = Catalogue(folder.home), threading.Event()
+    check_proven(manifest, catalogue)
     with (
         Shipment(gateway, retrying, plan, proposals, catalogue) as work,
         ThreadPoolExecutor(max_workers=1) as apart,
     ):
         work.look()
-        checked = apart.submit(check_frames, manifest, catalogue)
-        check_proven(manifest, catalogue)
-        for task in plan.tasks:
-            frame_paths(task.frames, catalogue)
-        project = work.project(manifest.labels, known_labels(folder, url), tell)
+        checked = apart.submit(check_frames, manifest, catalogue, stopped)
+        try:
+            for task in plan.tasks:
+                frame_paths(task.frames, catalogue)
+            project = work.project(manifest.labels, known_labels(folder, url), tell)
+        except BaseException:
+            stopped.set()  # thousands of frames are not gone through for nobody
+            raise
         checked.result()
         work.draw(plan.tasks[:parallel])
         progress(f"project {project.id} {project.name!r}", 0.0)
         done = _tasks(work, plan, folder.file(JOURNAL), parallel, progress, retrying)
+        labels: dict[str, RemoteLabel] = retrying()(lambda: work.labels)
     pushed = Pushed(
         round=plan.round,
         url=url,
@@ -141,9 +152,9 @@ def push(
         tasks=tuple(done[task.key] for task in plan.tasks),
         at=datetime.now(UTC),
         labels={
-            label.name: work.labels[label.name].id
+            label.name: labels[label.name].id
             for label in manifest.labels.labels
-            if label.name in work.labels
+            if label.name in labels
         },
     )
     write_document(folder.file("pushed.json"), pushed)

@@ -4,15 +4,17 @@ What was made is found again by the key we wrote, never by name; what people hav
 undone. Knows neither the SDK nor the files of a round.
 """
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from tenacity import Retrying
 
 from casebook.catalogue import Catalogue
-from casebook.errors import DataError, MaskError
+from casebook.errors import DataError, MaskError, UnreachableError
 from casebook.labels import LabelSet
 from cvat_sync.cines import frame_paths
 from cvat_sync.jobs import assign, user_ids
@@ -64,6 +66,8 @@ class Shipment:
         self._asker = ThreadPoolExecutor(max_workers=_ASKERS)
         self._looked: Future[tuple[RemoteProject, ...]] | None = None
         self._named: Future[dict[str, RemoteLabel]] | None = None
+        self._ask_names: Callable[[], Future[dict[str, RemoteLabel]]] | None = None
+        self._asking = threading.Lock()
 
     def __enter__(self) -> "Shipment":
         """Begin: masks are drawn while CVAT is waited for."""
@@ -111,15 +115,30 @@ class Shipment:
         """
         found: RemoteProject = self._retrying()(self._find_or_create, labels)
         self._project_id = found.id
-        self._named = self._asker.submit(self._see_to_labels, found, labels, known, tell)
+        see_to_labels = partial(self._see_to_labels, found, labels, known, tell)
+        self._ask_names = lambda: self._asker.submit(see_to_labels)
+        self._named = self._ask_names()
         if not self._is_new_project:
             self._named.result()
         return found
 
     @property
     def labels(self) -> dict[str, RemoteLabel]:
-        """The project's labels by name; waited for where they are not yet known."""
-        return {} if self._named is None else self._named.result()
+        """The project's labels by name; waited for where they are not yet known.
+
+        Raises:
+            UnreachableError: CVAT did not say; it is asked anew, for whoever tries again.
+        """
+        named = self._named
+        if named is None or self._ask_names is None:
+            return {}
+        try:
+            return named.result()
+        except UnreachableError:
+            with self._asking:
+                if self._named is named:
+                    self._named = self._ask_names()
+            raise
 
     def _see_to_labels(
         self, project: RemoteProject, labels: LabelSet, known: Mapping[str, int], tell: Tell

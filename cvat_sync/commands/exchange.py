@@ -23,6 +23,7 @@ from cvat_sync.commands.options import (
     in_home,
     in_round,
     show,
+    stopping_at_once,
     with_conf,
 )
 from cvat_sync.plan import PushPlan, plan_push
@@ -76,6 +77,7 @@ def push(number: int, home: Path | None, conf: Path, dry_run: bool, as_json: boo
     bar = Bar("push")
     try:
         with (
+            stopping_at_once(f"the push of round {number:02d}"),
             locked(folder.file(".push.lock"), f"a push of round {number:02d}"),
             CvatGateway(access) as gateway,
         ):
@@ -158,6 +160,7 @@ def pull(
     bar = Bar("pull")
     try:
         with (
+            stopping_at_once(f"the pull of round {number:02d}"),
             locked(folder.file(".pull.lock"), f"a pull of round {number:02d}"),
             CvatGateway(access) as gateway,
         ):

@@ -1,7 +1,10 @@
 """What the verbs of `cvatsync` share: options, progress, answers, and errors as one line."""
 
+import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,6 +19,10 @@ from cvat_sync.settings import CONF
 F = TypeVar("F", bound=Callable[..., Any])
 _SYSTEM_EXIT = 74
 """What the system refuses us. Source: sysexits.h, EX_IOERR."""
+_STDERR = 2
+"""The standard error stream's number."""
+_STOPPED_EXIT = 130
+"""What shells say of a command that Ctrl-C has ended: 128 and the signal's number."""
 
 
 class Commands(click.Group):
@@ -87,6 +94,32 @@ class Bar:
         """Leave the terminal tidy."""
         if self._bar is not None:
             self._bar.close()
+
+
+@contextmanager
+def stopping_at_once(what: str) -> Iterator[None]:
+    """Let Ctrl-C end the process as a kill does, in one line.
+
+    A server that does not answer would otherwise be waited for, in each thread and with all its
+    attempts. What a kill leaves behind, the next run of the same command finds and goes on from.
+    """
+
+    def stop(*_: object) -> None:
+        # Neither a stream, which may be in the middle of a line, nor an exception, which would
+        # wait for the threads.
+        line = f"\n{what} is stopped; what was done is kept: run the same command again to go on\n"
+        os.write(_STDERR, line.encode())
+        os._exit(_STOPPED_EXIT)
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:  # a shell's own choice, for what runs in the background
+        yield
+        return
+    signal.signal(signal.SIGINT, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def show(event: Event) -> None:

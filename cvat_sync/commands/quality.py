@@ -8,7 +8,15 @@ import click
 from casebook.errors import ConfigError, StateError
 from casebook.home import Home, locked
 from casebook.rounds import RoundFolder
-from cvat_sync.commands.options import Bar, answer, as_json, dry_run, in_round, show
+from cvat_sync.commands.options import (
+    Bar,
+    answer,
+    as_json,
+    dry_run,
+    in_round,
+    show,
+    stopping_at_once,
+)
 from cvat_sync.errands import Errand
 from cvat_sync.pushed import need_pushed
 from cvat_sync.settings import ExchangeConfig, read_access, read_exchange
@@ -44,6 +52,7 @@ def comment(number: int, home: Path | None, conf: Path, dry_run: bool, as_json: 
     from cvat_sync.quality import plan_quality
 
     with (
+        stopping_at_once(f"the comment on round {number:02d}"),
         locked(folder.file(".comment.lock"), f"a comment on round {number:02d}"),
         CvatGateway(access) as gateway,
     ):
@@ -179,7 +188,10 @@ def _send(folder: RoundFolder, kind: str, config: ExchangeConfig, as_json: bool)
     errand = _kept(folder, kind)
     bar = Bar(kind)
     try:
-        with CvatGateway(access) as gateway:
+        with (
+            stopping_at_once(f"the {kind} of round {folder.number:02d}"),
+            CvatGateway(access) as gateway,
+        ):
             sent = send(folder, errand, gateway, url=access.url, retrying=retrying, progress=bar)
             post(plan_reasons(folder, sent, gateway, gateway, config.parallel), gateway, retrying)
     finally:
@@ -200,6 +212,7 @@ def _collect(
     from cvat_sync.gateway import CvatGateway
 
     with (
+        stopping_at_once(f"the {kind} of round {folder.number:02d}"),
         locked(folder.file(".pull.lock"), f"a pull of round {folder.number:02d}"),
         CvatGateway(access) as gateway,
     ):

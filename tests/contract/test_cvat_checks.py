@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from casebook.errors import DataError
+from casebook.annotations import AnnotationSetBuilder, write_annotations
+from casebook.errors import DataError, UnreachableError
 from casebook.rounds import RoundFolder
 from cvat_sync.gateway import CvatGateway
 from cvat_sync.jobs import frames_of
@@ -13,6 +14,7 @@ from cvat_sync.proposals import Proposals
 from cvat_sync.remote import NewTask
 from cvat_sync.settings import Access
 from tests.contract.cvat_rounds import call, planned, push_it
+from tests.fakes.cvat_round import LABELS
 
 
 def test_jobs_go_to_the_assignees_in_turn_and_tasks_say_their_subset_and_page(
@@ -149,6 +151,38 @@ class Late:
             return made
 
         return twice
+
+
+class Forgetful:
+    """A gateway whose first answer about labels is lost on the way."""
+
+    def __init__(self, gateway: CvatGateway) -> None:
+        self._gateway = gateway
+        self.n_asked = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._gateway, name)
+
+    def labels(self, project_id: int) -> Any:
+        self.n_asked += 1
+        if self.n_asked == 1:
+            raise UnreachableError("no answer")
+        return self._gateway.labels(project_id)
+
+
+@pytest.mark.parametrize("n_masks", [4, 0], ids=["with masks", "without"])
+def test_labels_of_a_new_project_are_asked_for_again_where_the_answer_was_lost(
+    n_masks: int, folder: RoundFolder, plan: PushPlan, gateway: CvatGateway, access: Access
+) -> None:
+    if n_masks == 0:
+        write_annotations(folder.file("proposals.coco.json"), AnnotationSetBuilder(LABELS).build())
+        plan = planned(folder, plan)
+    forgetful = Forgetful(gateway)
+    pushed = push_it(folder, plan, forgetful, access)
+    assert forgetful.n_asked == 2
+    assert set(pushed.labels) == {label.name for label in LABELS.labels}
+    drawn = [len(gateway.task_annotations(task.task_id).shapes) for task in pushed.tasks]
+    assert sum(drawn) == n_masks
 
 
 class Shuffling:
