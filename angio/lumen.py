@@ -49,6 +49,10 @@ BESIDE_PX = 5.0
 """Background looked at on each side of the widest lumen."""
 REACH_MAX_PX = float(np.ceil(RADII_PX[-1] + BESIDE_PX))
 """How far across the line the picture is looked at, at most."""
+ALONE_PRODUCTS = 2**18
+"""Most products of a matrix product that OpenBLAS leaves to one thread.
+
+Source: OpenBLAS, interface/gemm.c, SMP_THRESHOLD_MIN × GEMM_MULTITHREAD_THRESHOLD."""
 ACROSS_STEP_PX = 0.5
 FINE_PX = 0.05
 """Distance between samples of a shadow that is interpolated."""
@@ -58,7 +62,7 @@ FINE_PX = 0.05
 class _Templates:
     """Shadows of some radii at every shift, background removed."""
 
-    unit: Float64[np.ndarray, "x s r"]
+    unit: Float64[np.ndarray, "s x r"]
     """The sum of each one's squares is 1 …"""
     size: Float64[np.ndarray, "s r"]
     """… and the root of that sum was this when its strength was 1."""
@@ -88,13 +92,28 @@ def _templates(reach_px: float, n_radii: int) -> _Templates:
         n_radii: how many.
     """
     across, (places, shadows) = _across(reach_px), _shadows()
-    at = np.searchsorted(places, across[:, None] - SHIFTS_PX)
+    at = np.searchsorted(places, across - SHIFTS_PX[:, None])
     shapes = shadows[at, :n_radii]
     background = np.linalg.qr(np.stack([np.ones_like(across), across], axis=1))[0]
-    flat = shapes.reshape(len(across), -1)
-    shapes = (flat - background @ (background.T @ flat)).reshape(shapes.shape)
-    size = np.sqrt(np.maximum((shapes**2).sum(axis=0), 1e-9))
-    return _Templates(shapes / size, size, background)
+    shapes = shapes - background @ (background.T @ shapes)
+    size = np.sqrt(np.maximum((shapes**2).sum(axis=1), 1e-9))
+    return _Templates(shapes / size[:, None], size, background)
+
+
+def _matched(
+    flat: Float64[np.ndarray, "n x"], unit: Float64[np.ndarray, "s x r"]
+) -> Float64[np.ndarray, "s n r"]:
+    """The product of every profile with every template, in small parts.
+
+    OpenBLAS shares a larger product among all cores, whose threads then spin for more: with a busy
+    core that took ten times as long as one thread does, and held the next graph up.
+    """
+    n_rows = max(1, ALONE_PRODUCTS // unit[0].size)
+    match = np.empty((len(unit), len(flat), unit.shape[2]))
+    for first in range(0, len(flat), n_rows):
+        part = slice(first, first + n_rows)
+        np.matmul(flat[part], unit, out=match[:, part])
+    return match
 
 
 def _between_pixels(
@@ -264,10 +283,10 @@ def lumen_px(
     n_possible = max(int(np.count_nonzero(radii < min(largest, reach - 1.5))), 3)
     shadows = _templates(reach, n_radii)
     flat = profiles - (profiles @ shadows.background) @ shadows.background.T
-    match = np.tensordot(flat, shadows.unit, axes=1)
-    dark = np.maximum(match[..., :n_possible].max(axis=1), 0.0)
+    match = _matched(flat, shadows.unit)
+    dark = np.maximum(match[..., :n_possible].max(axis=0), 0.0)
     rows, radius_at = np.arange(len(dark)), dark.argmax(axis=1)
-    best, shift_at = dark[rows, radius_at], match[rows, :, radius_at].argmax(axis=1)
+    best, shift_at = dark[rows, radius_at], match[:, rows, radius_at].argmax(axis=0)
     strength = best / shadows.size[shift_at, radius_at]
     radius = radii[radius_at]
     weight = np.where((strength > 0) & (radius > 0.5 * np.median(radius)), radius, 0.0)
@@ -278,11 +297,11 @@ def lumen_px(
         )
     left_over = (flat**2).sum(axis=1) - best**2
     noise = max(float(np.median(left_over)) / len(shadows.background), 1e-12)
-    held = _trend(strength, weight)[:, None, None] * shadows.size
+    held = _trend(strength, weight)[:, None] * shadows.size[:, None]
     match *= 2
     np.subtract(held, match, out=match)
     match *= held
-    cost = match.min(axis=1) / (noise * REPEATED)
+    cost = match.min(axis=0) / (noise * REPEATED)
     cost = np.minimum(cost - cost.min(axis=1, keepdims=True), DOUBT_MAX)
     off = (2 * radii[None] - rough_px[:, None]) / MASK_TRUST_PX
     return 2 * _smooth_course(cost, off, DISBELIEF if by_model else np.inf)

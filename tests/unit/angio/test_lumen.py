@@ -45,10 +45,20 @@ def test_shadows_of_few_radii_are_those_of_all_cut_off() -> None:
     few, all_of_them = lumen._templates(12.0, 20), lumen._templates(12.0, len(lumen.RADII_PX))
     np.testing.assert_array_equal(few.unit, all_of_them.unit[..., :20])
     np.testing.assert_array_equal(few.size, all_of_them.size[..., :20])
-    darkest = (all_of_them.unit * all_of_them.size)[len(all_of_them.unit) // 2, 4]
+    darkest = all_of_them.unit[4, all_of_them.unit.shape[1] // 2] * all_of_them.size[4]
     assert darkest[50] > darkest[10] > 0  # a wider vessel absorbs more
-    np.testing.assert_allclose((all_of_them.unit**2).sum(axis=0), 1.0)
-    np.testing.assert_allclose(np.tensordot(few.background, few.unit, axes=(0, 0)), 0, atol=1e-12)
+    np.testing.assert_allclose((all_of_them.unit**2).sum(axis=1), 1.0)
+    np.testing.assert_allclose(few.background.T @ few.unit, 0, atol=1e-12)
+
+
+@pytest.mark.parametrize("limit", [1, 500, 10**9])
+def test_profiles_meet_every_template_whatever_part_of_them_is_taken_at_once(
+    limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lumen, "ALONE_PRODUCTS", limit)
+    rng = np.random.default_rng(5)
+    flat, unit = rng.normal(size=(23, 7)), rng.normal(size=(3, 7, 11))
+    np.testing.assert_allclose(lumen._matched(flat, unit), np.einsum("nx,sxr->snr", flat, unit))
 
 
 @pytest.mark.parametrize("n", range(2, 7))
