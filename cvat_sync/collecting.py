@@ -18,7 +18,7 @@ from casebook.rounds import Manifest, ManifestCase, RoundFolder
 from cvat_sync.compile import compile_round
 from cvat_sync.copies import Sent, copy_frame
 from cvat_sync.errands import Errand, given_path_name
-from cvat_sync.labels import named_as_pushed
+from cvat_sync.labels import check_there, named_as_pushed
 from cvat_sync.pull import deleted_frames, is_complete, list_jobs
 from cvat_sync.pulled import pulled_job
 from cvat_sync.pushed import need_pushed
@@ -66,7 +66,7 @@ def collect(
 
     Raises:
         StateError: it was not sent, jobs are not completed, or the round has been trained already.
-        DataError: a mask cannot be used; each is named.
+        DataError: a mask cannot be used; each is named. Or a label is gone from CVAT.
     """
     if errand.pushed is None:
         raise StateError(f"the {errand.kind} of round {folder.number:02d} is not sent; send it")
@@ -88,6 +88,8 @@ def collect(
             f"completed (ids {_ids(waiting)}). Finish them in CVAT or pass --allow-incomplete"
         )
     there = gateway.labels(errand.pushed.project_id)
+    if not force:
+        check_there(need_pushed(folder).labels, there)
     labels, _ = named_as_pushed(there, need_pushed(folder).labels)
     pulled = [
         pulled_job(job, gateway.job_annotations(job.id), gateway.issues(job.id), labels)

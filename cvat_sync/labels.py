@@ -126,6 +126,26 @@ def check_renamed(known: Mapping[str, int], remote: Sequence[RemoteLabel]) -> No
         )
 
 
+def check_there(pushed: Mapping[str, int], remote: Sequence[RemoteLabel]) -> None:
+    """Refuse to take masks that went with their label for ones people have deleted.
+
+    Args:
+        pushed: Ids of the labels by name, as the push found them.
+        remote: The labels there now.
+
+    Raises:
+        DataError: a label was deleted in CVAT, and all that was drawn with it.
+    """
+    now = {label.id for label in remote}
+    gone = [repr(name) for name, number in pushed.items() if number not in now]
+    if gone:
+        raise DataError(
+            "labels were deleted in CVAT since the push, and all that was drawn with them: "
+            f"{', '.join(gone)}. Restore the project there from a backup; or pull (or collect) "
+            "with --force, which takes these masks as deleted by the annotators"
+        )
+
+
 def named_as_pushed(
     labels: Sequence[RemoteLabel], pushed: Mapping[str, int]
 ) -> tuple[tuple[RemoteLabel, ...], tuple[str, ...]]:

@@ -17,7 +17,7 @@ from casebook.rounds import RoundFolder
 from cvat_sync.cines import frame_sizes
 from cvat_sync.compile import Compiled, compile_round
 from cvat_sync.effort import read_effort, with_outcomes
-from cvat_sync.labels import named_as_pushed
+from cvat_sync.labels import check_there, named_as_pushed
 from cvat_sync.pulled import PulledJob, job_path, pulled_job
 from cvat_sync.pushed import Pushed, PushedTask
 from cvat_sync.remote import Gateway, RemoteJob, RemoteLabel
@@ -58,7 +58,7 @@ def list_jobs(gateway: Gateway, pushed: Pushed, parallel: int) -> tuple[RemoteJo
     """All jobs of a pushed round that count: behind honeypots the ground truth does too.
 
     Raises:
-        DataError: a task of the round has no job any more.
+        DataError: a task of the round has no job any more, or is not the one that was pushed.
     """
     return _jobs_and_replicas(gateway, pushed, parallel)[0]
 
@@ -67,7 +67,9 @@ def _jobs_and_replicas(
     gateway: Gateway, pushed: Pushed, parallel: int
 ) -> tuple[tuple[RemoteJob, ...], tuple[RemoteJob, ...]]:
     with ThreadPoolExecutor(max_workers=parallel) as pool:
+        there = pool.submit(gateway.tasks, pushed.project_id)
         found = list(pool.map(gateway.all_jobs, [task.task_id for task in pushed.tasks]))
+        keys = {task.id: task.key for task in there.result()}
     counting: list[RemoteJob] = []
     for task, jobs in zip(pushed.tasks, found, strict=True):
         ours = [job for job in jobs if job.kind in _counting_kinds(task)]
@@ -75,11 +77,29 @@ def _jobs_and_replicas(
             raise DataError(
                 f"round {pushed.round:02d}: task {task.task_id} {task.name!r} is gone from CVAT or "
                 "has lost jobs; restore it there from a backup, or do without what was drawn in it "
-                "(docs/cvat.md, Pull)"
+                "(docs/cvat.md, Pull). It was pushed to "
+                f"{pushed.url}: ANGIOLOOP_CVAT_URL must name the same server"
             )
+        if keys.get(task.task_id) != task.key:
+            raise DataError(_stranger(pushed, task, keys.get(task.task_id)))
         counting += ours
     replicas = tuple(job for jobs in found for job in jobs if job.kind == "consensus_replica")
     return tuple(counting), replicas
+
+
+def _stranger(pushed: Pushed, task: PushedTask, key: str | None) -> str:
+    """What to say of a task that has the number of ours and is not ours."""
+    where = f"round {pushed.round:02d}: task {task.task_id} in this CVAT is not {task.name!r}, "
+    if key is None:
+        found = f"for it is not in project {pushed.project_id} {pushed.project!r}"
+        advice = "bring the task back into its project"
+    else:
+        found = f"for its issue tracker field says {key!r} and not {task.key!r}"
+        advice = "write that back into the field"
+    return (
+        f"{where}{found}. Set ANGIOLOOP_CVAT_URL to the server it was pushed to ({pushed.url}); "
+        f"or, if this is that server, {advice}"
+    )
 
 
 def _counting_kinds(task: PushedTask) -> frozenset[str]:
@@ -145,9 +165,12 @@ def _read_job(
     return pulled
 
 
-def _look(gateway: Gateway, pushed: Pushed, parallel: int) -> _Server:
+def _look(gateway: Gateway, pushed: Pushed, parallel: int, *, force: bool) -> _Server:
     jobs, replicas = _jobs_and_replicas(gateway, pushed, parallel)
-    labels, renamed = named_as_pushed(gateway.labels(pushed.project_id), pushed.labels)
+    there = gateway.labels(pushed.project_id)
+    if not force:
+        check_there(pushed.labels, there)
+    labels, renamed = named_as_pushed(there, pushed.labels)
     return _Server(jobs, replicas, labels, renamed)
 
 
@@ -183,14 +206,16 @@ def pull(
         gateway: The server.
         parallel: Jobs read at the same time.
         allow_incomplete: Seal without open jobs and damaged masks.
-        force: Replace what is sealed, and what was pulled later than CVAT's own state.
+        force: Replace what is sealed, and what was pulled later than CVAT's own state; take what
+            was drawn with a label that is gone as deleted.
         give_back: Told the completed jobs; says which of them a person must see again.
         progress: Told what is done.
 
     Raises:
         StateError: jobs are not completed, and that was not allowed; what is there was kept. Or
             the round is sealed, and that was not to be replaced.
-        DataError: annotations cannot be used, and that was not allowed; each is named.
+        DataError: annotations cannot be used, and that was not allowed; each is named. Or a task
+            or label of the round is gone from CVAT.
         RemoteError: CVAT refused or stayed unreachable; run again to resume.
     """
     if folder.has("annotations.coco.json") and not force:
@@ -199,7 +224,7 @@ def pull(
         )
     manifest = folder.manifest()
     proposals = read_annotations(folder.file("proposals.coco.json"))
-    server = _look(gateway, pushed, parallel)
+    server = _look(gateway, pushed, parallel, force=force)
     complete = [job for job in server.jobs if is_complete(job)]
     again = [job for job in server.replicas if is_complete(job)]
     if not force:

@@ -10,7 +10,7 @@ from cvat_sync.comment import Comment, CommentPlan, comments_on, plan_comments
 from cvat_sync.compile import compile_round
 from cvat_sync.errands import Errand, given_path_name
 from cvat_sync.findings import QualityFinding, findings
-from cvat_sync.labels import named_as_pushed
+from cvat_sync.labels import check_there, named_as_pushed
 from cvat_sync.pull import deleted_frames, is_complete, list_jobs
 from cvat_sync.pulled import pulled_job
 from cvat_sync.pushed import Pushed
@@ -25,7 +25,7 @@ def plan_quality(
     """The comments a round's completed jobs deserve and do not have yet.
 
     Raises:
-        DataError: a task of the round is gone from CVAT.
+        DataError: a task or label of the round is gone from CVAT.
         RemoteError: CVAT refused or stayed unreachable.
     """
     jobs = [job for job in list_jobs(gateway, pushed, config.parallel) if is_complete(job)]
@@ -77,7 +77,9 @@ def _state(
             read_annotations(folder.file("annotations.coco.json")),
             read_document(folder.file("corrections.json"), Corrections),
         )
-    labels, _ = named_as_pushed(gateway.labels(pushed.project_id), pushed.labels)
+    there = gateway.labels(pushed.project_id)
+    check_there(pushed.labels, there)
+    labels, _ = named_as_pushed(there, pushed.labels)
     pulled = [
         pulled_job(job, gateway.job_annotations(job.id), gateway.issues(job.id), labels)
         for job in jobs

@@ -128,7 +128,8 @@ def _plan(folder: RoundFolder, config: ExchangeConfig, proposals: Proposals) -> 
 @click.option(
     "--force",
     is_flag=True,
-    help="Seal anew a round that is sealed, and take jobs that are older in CVAT than here.",
+    help="Seal anew a round that is sealed; take jobs that are older in CVAT than here, and masks "
+    "of a label that was deleted there as deleted.",
 )
 @as_json
 def pull(

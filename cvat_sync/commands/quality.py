@@ -28,7 +28,9 @@ incomplete = click.option(
     "--allow-incomplete", is_flag=True, help="Collect without the jobs that are not completed."
 )
 forced = click.option(
-    "--force", is_flag=True, help="Collect even though the round has been trained already."
+    "--force",
+    is_flag=True,
+    help="Collect though the round is trained already, or a label was deleted in CVAT.",
 )
 
 

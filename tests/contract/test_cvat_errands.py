@@ -118,6 +118,27 @@ def test_a_label_renamed_and_a_frame_deleted_in_cvat_are_no_deleted_proposals(
     assert "0 comments to post" in cvatsync(folder, "comment", "--dry-run").stdout
 
 
+def test_a_label_deleted_in_cvat_is_no_reason_to_comment_or_to_collect(
+    folder: RoundFolder, access: Access
+) -> None:
+    pushed = need_pushed(folder)
+    draw(access, folder, 0, bar(12))
+    finish(access, pushed)
+    assert cvatsync(folder, "pull").exit_code == 0
+    assert cvatsync(folder, "review").exit_code == 0
+    errand = kept(folder, "review")
+    assert errand is not None
+    assert errand.pushed is not None
+    finish(access, errand.pushed)
+    call(access, "DELETE", f"/api/labels/{pushed.labels['LAD']}")
+    refused = cvatsync(folder, "review", "--collect")
+    assert (refused.exit_code, refused.stderr.count("\n")) == (3, 1)
+    assert "labels were deleted in CVAT since the push" in refused.stderr
+    folder.file("annotations.coco.json").unlink()  # as before the pull
+    refused = cvatsync(folder, "comment", "--dry-run")
+    assert (refused.exit_code, refused.stdout) == (3, "")
+
+
 def test_a_second_look_goes_there_and_back_though_its_label_is_renamed(
     folder: RoundFolder, access: Access
 ) -> None:

@@ -131,6 +131,31 @@ def test_a_label_renamed_in_cvat_is_read_under_its_own_name_and_said(
     assert result.told == ("label 'left anterior' was 'LAD' when pushed, and is read as such",)
 
 
+def test_a_label_deleted_in_cvat_is_not_taken_for_deleted_masks_unasked(
+    folder: RoundFolder, plan: PushPlan, gateway: CvatGateway, access: Access
+) -> None:
+    pushed = push_it(folder, plan, gateway, access)
+    complete(access, gateway, pushed)
+    call(access, "DELETE", f"/api/labels/{pushed.labels['LAD']}")
+    with pytest.raises(DataError, match=r"labels were deleted .*: 'LAD'\. Restore .*--force"):
+        pull_it(folder, pushed, gateway, allow_incomplete=True)
+    assert not folder.has("annotations.coco.json")
+    assert pull_it(folder, pushed, gateway, force=True).corrections.count("deleted") == 4
+
+
+def test_a_round_pushed_to_another_server_is_not_read_from_this_one(
+    folder: RoundFolder, plan: PushPlan, gateway: CvatGateway, access: Access
+) -> None:
+    pushed = push_it(folder, plan, gateway, access)
+    complete(access, gateway, pushed)
+    task = pushed.tasks[0]
+    call(access, "PATCH", f"/api/tasks/{task.task_id}", {"bug_tracker": "https://tickets/7"})
+    with pytest.raises(DataError, match=rf"'https://tickets/7' and not '{task.key}'"):
+        pull_it(folder, pushed, gateway)
+    call(access, "PATCH", f"/api/tasks/{task.task_id}", {"bug_tracker": task.key})
+    assert pull_it(folder, pushed, gateway).corrections.count("accepted") == 4
+
+
 def test_a_renamed_label_stops_the_next_rounds_push(
     folder: RoundFolder, plan: PushPlan, gateway: CvatGateway, access: Access
 ) -> None:

@@ -16,6 +16,7 @@ from cvat_sync.remote import (
     RemoteJob,
     RemoteLabel,
     RemoteShape,
+    RemoteTask,
     Server,
     WorkingTime,
 )
@@ -109,6 +110,13 @@ class MemoryCvat(Server):
 
     def all_jobs(self, task_id: int) -> tuple[RemoteJob, ...]:
         return self.jobs(task_id)
+
+    def tasks(self, project_id: int) -> tuple[RemoteTask, ...]:
+        return tuple(
+            RemoteTask(task_id, f"part {task_id}", f"part {task_id}", len(names))
+            for task_id, names in self.frames.items()
+            if task_id not in self.deleted
+        )
 
     def deleted_frames(self, task_id: int) -> tuple[int, ...]:
         return ()

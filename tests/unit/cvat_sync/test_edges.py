@@ -32,6 +32,7 @@ class SmallCvat:
         self._jobs, self._failure = jobs, failure
         self.labels_there: tuple[RemoteLabel, ...] = ()
         self.projects_there: tuple[RemoteProject, ...] = ()
+        self.tasks_there: tuple[RemoteTask, ...] = (RemoteTask(1, "part 1", "k", 2),)
 
     def about(self) -> str:
         if self._failure is not None:
@@ -51,7 +52,7 @@ class SmallCvat:
         return self.labels_there
 
     def tasks(self, project_id: int) -> tuple[RemoteTask, ...]:
-        return ()
+        return self.tasks_there
 
     def create_task(self, *_: object) -> RemoteTask:
         raise AssertionError("nothing is made here")
@@ -129,6 +130,27 @@ def test_refused_credentials_are_not_taken_for_missing_analytics(tmp_path: Path)
 def test_frames_that_are_gone_from_cvat_are_missed(jobs: tuple[RemoteJob, ...]) -> None:
     with pytest.raises(DataError, match="task 1 'part 1' is gone"):
         list_jobs(SmallCvat(jobs=jobs), pushed(), 1)
+
+
+@pytest.mark.parametrize(
+    ("there", "says"),
+    [
+        pytest.param((), r"it is not in project 4 'p'.*bring the task back", id="elsewhere"),
+        pytest.param(
+            (RemoteTask(1, "part 1", "another", 2),),
+            r"issue tracker field says 'another' and not 'k'.*write that back",
+            id="another",
+        ),
+    ],
+)
+def test_a_task_of_another_server_is_not_taken_for_ours(
+    there: tuple[RemoteTask, ...], says: str
+) -> None:
+    cvat = SmallCvat(jobs=(job(),))
+    cvat.tasks_there = there
+    with pytest.raises(DataError, match=rf"{says}") as told:
+        list_jobs(cvat, pushed(), 1)
+    assert "Set ANGIOLOOP_CVAT_URL to the server it was pushed to (http://cvat)" in str(told.value)
 
 
 def test_the_status_lists_open_jobs(tmp_path: Path) -> None:
