@@ -12,7 +12,9 @@ both; `cold_start_s`, a new process until the graphs are loaded (`angioinfer ver
 weights over one of the student's encoder, each at the resolution it works in, which are printed.
 `gates`: the ratios to the teacher as the bundle tells them; `iou_without_teacher`, a student taught
 as many steps on the experts' masks alone, on the same frozen frames; taught now, from the exercises
-the distillation left in the workspace, when the bundle does not tell. `bundle_mb`.
+the distillation left in the workspace, when the bundle does not tell. `bundle_mb`. `learnt_…`, what
+the bundle learnt of lesions, beside `qca_…` of the student's masks on the same frozen lesions,
+`ds` in points and `rvd` in px; also where it was left out for not being nearer.
 `tree`: `arcade_…`, student_tree.py on the folder $ANGIOLOOP_ARCADE_DIR; killed, it goes on from its
 last checkpoint in the workspace.
 `size`: `install_mb`, files of all packages of the extra `infer`, dependencies of dependencies too,
@@ -328,9 +330,10 @@ def encoder_figures(quick: bool) -> Figures:
 def gate_figures(quick: bool) -> Figures:
     """What the bundle in use reaches beside its teacher, and its size."""
     names = ("iou_ratio_vs_teacher", "cldice_ratio_vs_teacher", "iou_without_teacher", "bundle_mb")
+    lesions = ("learnt_ds_mae_points", "qca_ds_mae_points", "learnt_rvd_mae_px", "qca_rvd_mae_px")
     found = _released()
     if found is None:
-        return dict.fromkeys(names)
+        return dict.fromkeys((*names, *lesions))
     home, folder, bundle = found
     alone = bundle.gates.iou_without_teacher
     if alone is None and not quick:
@@ -338,7 +341,13 @@ def gate_figures(quick: bool) -> Figures:
             alone = alone_iou(home, bundle)
     size_mb = sum(one.stat().st_size for one in folder.iterdir()) / MB
     told = (bundle.gates.iou_ratio, bundle.gates.cldice_ratio, alone, size_mb)
-    return dict(zip(names, told, strict=True))
+    learnt = {one.figure: one for one in bundle.gates.learnt}
+    both = [
+        error
+        for gate in (learnt.get("stenosis_pct"), learnt.get("rvd_px"))
+        for error in ((gate.error_where_measured, gate.error_of_qca) if gate else (None, None))
+    ]
+    return dict(zip((*names, *lesions), (*told, *both), strict=True))
 
 
 def size_figures(quick: bool) -> Figures:

@@ -17,6 +17,8 @@ from casebook.registry import Registry
 from export.bundle import read_bundle
 from export.comparison import box_scores, gates_of
 from export.distil import judged
+from export.estimator import read_estimator
+from export.estimator_fit import judged_again
 from export.gates import Gates, QcaGate
 from export.parity import compare
 from export.precision_command import precisions
@@ -69,15 +71,21 @@ def measure_again(home: Home, version: str, config: DistilConfig) -> Gates:
     in_torch = replace(as_segmenter(student, version, bundle.labels), maps=bundle.maps)
     teacher_id = bundle.card.parents[0]
     teacher = load_teacher(home.models, teacher_id, base=config.teacher_base)
+    shipped = segmenter_of(bundle, runtime, estimator=read_estimator(folder, bundle.files))
     gates = gates_of(
         compare(in_torch, runtime, asked),
-        box_scores(segmenter_of(bundle, runtime), catalogue, syllabus.val),
+        box_scores(shipped, catalogue, syllabus.val),
         box_scores(teacher, catalogue, syllabus.val),
         config.gate,
         n_params=student.n_params,
         teacher_n_params=sum(p.numel() for p in teacher.model.parameters()),
     )
-    return gates.with_(iou_without_teacher=bundle.gates.iou_without_teacher)
+    return gates.with_(
+        iou_without_teacher=bundle.gates.iou_without_teacher,
+        learnt=judged_again(
+            bundle.gates.learnt, shipped, catalogue, syllabus.val, config.gate.qca_lesions
+        ),
+    )
 
 
 def _told(qca: QcaGate) -> list[str]:
@@ -148,6 +156,8 @@ def check(home: Path | None, conf: Path, version: str | None, as_json: bool) -> 
         if gates.qca is not None:
             for line in _told(gates.qca):
                 click.echo(f"  {line}")
+        for learnt in gates.learnt:
+            click.echo(f"  {learnt.text}")
         click.echo(f"  weights {gates.n_params:,}, teacher {gates.teacher_n_params:,}")
     if failures:
         raise ModelError(f"{chosen}: {'; '.join(failures)}")

@@ -15,6 +15,7 @@ from scipy import ndimage
 from casebook.labels import LabelSet
 from casebook.protocols import Embedding, Frame, Prediction, Prompt
 from export.bundle import AutomaticMap
+from export.estimator import Estimator
 from export.namer import Names
 from export.windows import Window, whole, window_of
 
@@ -74,6 +75,8 @@ class StudentSegmenter:
     threshold: float = 0.0
     names: Names | None = None
     """Classifiers of coronary and segment, where the bundle has them."""
+    estimator: Estimator | None = None
+    """What was learnt of lesions, where the bundle has it."""
 
     def embed(self, frame: Frame) -> StudentEmbedding:
         """An empty memory of a frame; windows are encoded when first asked for."""
@@ -122,6 +125,11 @@ class StudentSegmenter:
             square = whole(embedding.frame.hw).cut(embedding.frame.pixels, self.whole_px)
             embedding.whole = self.graphs.encode(_batch(square))
         return embedding.whole
+
+    def window_maps(self, embedding: StudentEmbedding, prompt: Prompt) -> tuple[Window, Maps]:
+        """The window a box or clicks are answered in, with the encoder's maps of it."""
+        window = window_of(prompt.checked(embedding.frame.hw), embedding.frame.hw)
+        return window, self._maps(embedding, window)
 
     def _maps(self, embedding: StudentEmbedding, window: Window) -> Maps:
         known = embedding.windows.get(window)

@@ -18,8 +18,8 @@ from export.gates import Gates
 
 ENCODER, DECODER, AUTOMATIC = "encoder.onnx", "decoder.onnx", "automatic.onnx"
 MANIFEST = "manifest.json"
-SCHEMA = 2
-"""1 had fewer gates; its manifests are read as they are, the figures it lacks are absent."""
+SCHEMA = 3
+"""1 and 2 had fewer gates; their manifests are read as they are, figures they lack are absent."""
 NORMALISATION = (
     "grey values 0 to 255 as float32; mean and deviation are removed inside the encoder's graph"
 )
@@ -69,7 +69,7 @@ class AutomaticMap(Document):
 class Bundle(Document):
     """The manifest."""
 
-    schema_: Literal[1, 2] = Field(default=2, alias="schema", serialization_alias="schema")
+    schema_: Literal[1, 2, 3] = Field(default=3, alias="schema", serialization_alias="schema")
     version: str
     created: datetime
     opset: int

@@ -63,6 +63,8 @@ def verify(bundle: Path, key: Path | None, as_json: bool) -> None:
     names = read_names(bundle, manifest.files)
     for what, accuracy in (names.figures if names else {}).items():
         click.echo(f"  {what.replace('_', ' ')} {accuracy:.3f}")
+    for learnt in manifest.gates.learnt:
+        click.echo(f"  {learnt.text}")
     failures = manifest.gates.failures()
     for failure in failures:
         click.echo(f"  gate not met: {failure}")

@@ -13,6 +13,20 @@ from export.namer import Side
 Box = tuple[float, float, float, float]
 
 
+class Learnt(Document):
+    """What the bundle learnt to say of a lesion, beside QCA; each only where it passed its gate."""
+
+    stenosis_pct: float | None = Field(default=None, ge=0, le=100)
+    """Diameter stenosis."""
+    mld_px: float | None = Field(default=None, gt=0)
+    """Minimal lumen diameter."""
+    rvd_px: float | None = Field(default=None, gt=0)
+    """Reference diameter."""
+    mld_mm: float | None = Field(default=None, gt=0)
+    """In mm where the frame has a spacing."""
+    rvd_mm: float | None = Field(default=None, gt=0)
+
+
 class VesselResult(Document):
     """One vessel segment and its measurement."""
 
@@ -38,6 +52,8 @@ class VesselResult(Document):
     """Healthy ends were taken from the tree's mask, as the segment's own are too short."""
     problem: str | None = None
     """Why it could not be measured."""
+    learnt: Learnt | None = None
+    """What was learnt of such lesions says, where the bundle has that."""
 
 
 class FrameResult(Document):

@@ -3,6 +3,8 @@
 Differences of lengths are judged in mm and so only where cases have a pixel spacing.
 """
 
+from typing import Literal
+
 from pydantic import Field
 
 from casebook.documents import Document
@@ -66,6 +68,45 @@ class QcaGate(Document):
         return tuple(found)
 
 
+class LearntGate(Document):
+    """A figure of a lesion as it was learnt, beside always saying the usual and beside QCA.
+
+    Each against QCA of the expert's mask on the frozen lesions; mean absolute errors.
+    """
+
+    figure: Literal["stenosis_pct", "mld_px", "rvd_px"]
+    unit: Literal["points", "px"]
+    lesions: int = Field(gt=0)
+    error: float
+    error_of_usual: float
+    """Of the median of what was learnt from."""
+    beyond_usual: float
+    """Upper end of the 95 % interval of their difference, over cases; below 0 it is nearer."""
+    measured: int = Field(ge=0)
+    """Lesions that QCA could measure on the student's masks: what follows is of these."""
+    error_where_measured: float | None = None
+    error_of_qca: float | None = None
+    beyond_qca: float | None = None
+    """As `beyond_usual`."""
+    is_shipped: bool
+    """Nearer than both, on lesions enough; otherwise the bundle has no such figure."""
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        of_qca = "which QCA measures on none"
+        if self.error_where_measured is not None and self.error_of_qca is not None:
+            of_qca = (
+                f"{self.error_where_measured:.2f} on the {self.measured} that QCA measures, QCA "
+                f"{self.error_of_qca:.2f}"
+            )
+        return (
+            f"learnt {self.figure}: off by {self.error:.2f} {self.unit} on {self.lesions} lesions, "
+            f"always the usual {self.error_of_usual:.2f}; {of_qca}: "
+            f"{'nearer than both' if self.is_shipped else 'not shown to be nearer than both'}"
+        )
+
+
 class Gates(Document):
     """What was measured before the release, beside what was asked."""
 
@@ -91,6 +132,8 @@ class Gates(Document):
     vessels: tuple[VesselGate, ...] = ()
     """Empty in bundles of schema 1, as is the next."""
     qca: QcaGate | None = None
+    learnt: tuple[LearntGate, ...] = ()
+    """Figures nobody is refused for; empty in bundles before schema 3, and of few lesions."""
     n_params: int = Field(ge=0)
     teacher_n_params: int = Field(default=0, ge=0)
 

@@ -22,6 +22,7 @@ from casebook.labels import Label
 from casebook.protocols import Embedding, Frame, Prediction, Prompt
 from casebook.regions import keep_main
 from export.answers import StudentEmbedding, StudentSegmenter
+from export.estimator import Look
 from export.findings import Box, FrameResult, VesselResult
 from export.namer import SIDES, Side, Sight, artery_of, name_segment, name_side
 from export.pointer import Pointer
@@ -158,6 +159,39 @@ def sight_of(
     return Sight(segmenter.whole_maps(embedding), segmenter.whole_px, bitmap, view)
 
 
+def look_of(
+    segmenter: StudentSegmenter,
+    embedding: StudentEmbedding,
+    prompt: Prompt,
+    found: Prediction,
+    bitmap: Bool[np.ndarray, "h w"],
+    lesion: Lesion | None,
+) -> Look:
+    """What a lesion is estimated from.
+
+    Args:
+        segmenter: the student.
+        embedding: of the frame.
+        prompt: a box or clicks …
+        found: … and what it was answered …
+        bitmap: … of which this is the vessel.
+        lesion: QCA of that mask alone; none where it was refused.
+    """
+    window, maps = segmenter.window_maps(embedding, prompt)
+    side, frame = segmenter.side_px, embedding.frame
+    logits = bitmap.astype(np.float32) if found.logits is None else found.logits
+    return Look(
+        window.cut(frame.pixels, side),
+        window.cut_values(bitmap.astype(np.float32), side, 0.0) > 0.5,
+        window.cut_values(logits, side, 0.0),
+        maps,
+        window.side / side,
+        lesion,
+        found.score,
+        found.uncertainty,
+    )
+
+
 def _named(
     segmenter: StudentSegmenter,
     sight: Sight | None,
@@ -248,7 +282,7 @@ def _measured(
 
 def _vessel(
     segmenter: StudentSegmenter,
-    embedding: Embedding,
+    embedding: StudentEmbedding,
     stored: UInt16[np.ndarray, "h w"],
     tree: Bool[np.ndarray, "h w"] | None,
     number: int,
@@ -279,4 +313,9 @@ def _vessel(
         ends_from_tree=from_tree,
         problem=problem_text,
     )
+    if segmenter.estimator is not None and bitmap.any():
+        own = None if from_tree else lesion
+        look = look_of(segmenter, embedding, prompt, found, bitmap, own)
+        learnt = segmenter.estimator.learnt(look, embedding.frame.spacing)
+        vessel = vessel.with_(learnt=learnt)
     return vessel, bitmap

@@ -40,6 +40,9 @@ COLUMNS = (
     "unit",
     "spacing_source",
     "stenosis_pct",
+    "stenosis_pct_learnt",
+    "mld_learnt",
+    "rvd_learnt",
     "problem",
 )
 Records = Callable[[], Iterable[FileRecord]]
@@ -104,6 +107,7 @@ def _row(result: FrameResult, vessel: VesselResult) -> dict[str, str]:
         "score": f"{vessel.score:.3f}",
         "problem": vessel.problem or "",
     }
+    row |= _learnt(result, vessel)
     lesion = vessel.lesion
     if lesion is None:
         return row
@@ -118,6 +122,25 @@ def _row(result: FrameResult, vessel: VesselResult) -> dict[str, str]:
     row["unit"] = "mm" if in_mm else "px"
     row["spacing_source"] = lesion.spacing.source if in_mm and lesion.spacing else ""
     row["stenosis_pct"] = f"{lesion.stenosis_pct:.1f}"
+    return row
+
+
+def _learnt(result: FrameResult, vessel: VesselResult) -> dict[str, str]:
+    """What was learnt of such lesions says, with the unit of its diameters."""
+    learnt, spacing = vessel.learnt, result.spacing
+    if learnt is None:
+        return {}
+    diameters = (learnt.mld_mm, learnt.rvd_mm) if spacing else (learnt.mld_px, learnt.rvd_px)
+    row = {
+        name: f"{value:.3f}"
+        for name, value in zip(("mld_learnt", "rvd_learnt"), diameters, strict=True)
+        if value is not None
+    }
+    if row:
+        row["unit"] = "mm" if spacing else "px"
+        row["spacing_source"] = spacing.source if spacing else ""
+    if learnt.stenosis_pct is not None:
+        row["stenosis_pct_learnt"] = f"{learnt.stenosis_pct:.1f}"
     return row
 
 

@@ -13,10 +13,11 @@ from casebook.labels import LabelSet
 from casebook.metrics import dice
 from casebook.protocols import Frame, Prompt, Segmenter
 from casebook.registry import ModelCard, Registry
-from export import namer, windows
+from export import estimator, namer, windows
 from export.answers import StudentSegmenter
 from export.bundle import MANIFEST, AutomaticMap, Bundle, WindowRule
 from export.comparison import BoxScores, box_scores, gates_of
+from export.estimator_fit import learn
 from export.exercises import Exercises, map_labels
 from export.gates import Gates
 from export.namer_fit import fit_names
@@ -114,6 +115,7 @@ def figures_of(gates: Gates) -> dict[str, float]:
         "parity_max_abs": gates.max_abs,
         "mask_iou_vs_torch": gates.mask_iou,
     }
+    named |= {f"learnt_{one.figure}_error": one.error for one in gates.learnt if one.is_shipped}
     return {name: value for name, value in named.items() if value is not None}
 
 
@@ -166,14 +168,17 @@ def write_bundle(
         without_teacher=without_teacher,
     )
     names = fit_names(shipped, catalogue, pages, val, labels)
+    known, judged = learn(shipped, teaching.model, catalogue, pages, val, gate.qca_lesions)
+    gates = gates.with_(learnt=judged)
     files = [graph.file for graph in graphs]
-    (folder / namer.FILE).unlink(missing_ok=True)
-    if names is not None:
-        write_document(folder / namer.FILE, names)
-        files.append(namer.FILE)
+    for name, document in ((namer.FILE, names), (estimator.FILE, known)):
+        (folder / name).unlink(missing_ok=True)
+        if document is not None:
+            write_document(folder / name, document)
+            files.append(name)
     payload = save(student.state_dict(), {"config": student.config.model_dump_json()})
-    known = names.figures if names else {}
-    measured = card.with_(figures={**card.figures, **figures_of(gates), **known})
+    named = names.figures if names else {}
+    measured = card.with_(figures={**card.figures, **figures_of(gates), **named})
     sealed = registry.add(measured, {FILE: payload})
     bundle = Bundle(
         version=card.model_id,

@@ -10,6 +10,7 @@ from jaxtyping import Float32, Int64
 from casebook.errors import ConfigError, ModelError
 from export.answers import Maps, StudentSegmenter
 from export.bundle import Bundle, read_bundle
+from export.estimator import Estimator, read_estimator
 from export.machine import cores, keep_freed_memory
 from export.namer import Names, read_names
 from export.precision import GRAPHS, Precision, file_of, precision_for
@@ -159,9 +160,12 @@ def load_graphs(
 
 
 def segmenter_of(
-    bundle: Bundle, graphs: OnnxGraphs, names: Names | None = None
+    bundle: Bundle,
+    graphs: OnnxGraphs,
+    names: Names | None = None,
+    estimator: Estimator | None = None,
 ) -> StudentSegmenter:
-    """The student a manifest describes, on loaded graphs, with its classifiers when given."""
+    """The student a manifest describes, on loaded graphs, with what else it learnt when given."""
     return StudentSegmenter(
         bundle.version,
         graphs,
@@ -171,6 +175,7 @@ def segmenter_of(
         bundle.maps,
         bundle.threshold,
         names,
+        estimator,
     )
 
 
@@ -184,7 +189,7 @@ def load_released(
     """The student of a bundle found whole, in the arithmetic that suits what computes.
 
     Raises:
-        ModelError: a graph or the classifiers cannot be loaded.
+        ModelError: a graph, the classifiers or what was learnt of lesions cannot be loaded.
         ConfigError: the provider is not installed or does not start, or the bundle has no such
             graphs.
     """
@@ -192,7 +197,8 @@ def load_released(
     computes = next(name for name, its in PROVIDERS.items() if its == full)
     taken = precision_for(bundle.files, computes, precision)
     graphs = load_graphs(folder, threads, provider, taken)
-    return segmenter_of(bundle, graphs, read_names(folder, bundle.files)), graphs
+    names, estimator = read_names(folder, bundle.files), read_estimator(folder, bundle.files)
+    return segmenter_of(bundle, graphs, names, estimator), graphs
 
 
 @dataclass(frozen=True)
@@ -232,7 +238,8 @@ def load_crew(
         return Crew(segmenter, 1)
     taken = precision_for(bundle.files, "cpu", precision)
     alone = load_graphs(folder, 1, "cpu", taken)
-    return Crew(segmenter_of(bundle, alone, segmenter.names), graphs.threads)
+    spare = segmenter_of(bundle, alone, segmenter.names, segmenter.estimator)
+    return Crew(spare, graphs.threads)
 
 
 def load_student(folder: Path, threads: int | None = None) -> StudentSegmenter:

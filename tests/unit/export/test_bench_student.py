@@ -26,7 +26,8 @@ ARCADE = {
     "arcade_train_core_minutes",
     "arcade_train_threads",
 }
-ABSENT = {"encoder_ratio_vs_teacher", "iou_without_teacher", *ARCADE}
+LEARNT = {"learnt_ds_mae_points", "qca_ds_mae_points", "learnt_rvd_mae_px", "qca_rvd_mae_px"}
+ABSENT = {"encoder_ratio_vs_teacher", "iou_without_teacher", *LEARNT, *ARCADE}
 """With small counts, and without ARCADE."""
 
 
