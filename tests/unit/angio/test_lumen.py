@@ -1,6 +1,10 @@
 """The course of a lumen's radii against every course there is."""
 
+import os
+import subprocess
+import sys
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -67,6 +71,32 @@ def test_a_course_of_any_number_of_points_is_found_from_both_ends(n: int) -> Non
     cost[np.arange(n), np.arange(n) + 1] = 0.0  # one radius after the other is seen
     found = lumen._smooth_course(cost, np.zeros((n, 9)), np.inf)
     np.testing.assert_array_equal(found, lumen.RADII_PX[1 : n + 1])
+
+
+_MATCHED = """
+import time
+import numpy as np
+from angio.lumen import _matched
+rng = np.random.default_rng(1)
+flat, unit = rng.normal(size=(322, 45)), rng.normal(size=(9, 45, 101))
+_matched(flat, unit)
+everyone, own = time.process_time(), time.thread_time()
+for _ in range(20):
+    _matched(flat, unit)
+print((time.process_time() - everyone) / (time.thread_time() - own))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores cannot be counted here")
+def test_no_thread_is_kept_waiting_for_products_of_profiles_and_templates() -> None:
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("held to one core, where no library starts threads")
+    free = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    done = subprocess.run(
+        [sys.executable, "-c", _MATCHED],
+        cwd=Path(__file__).parents[3], env=free, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert float(done.stdout) < 1.3  # the processor's time of all threads over that of this one
 
 
 @settings(max_examples=30, deadline=None)
