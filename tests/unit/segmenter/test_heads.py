@@ -98,6 +98,22 @@ def test_a_further_round_goes_on_with_the_incumbents_heads(base: Path, tmp_path:
     assert all(torch.allclose(one[name], other[name], atol=1e-5) for name in one)
 
 
+def test_heads_that_were_told_no_place_are_begun_anew_where_places_are_told(
+    base: Path, tmp_path: Path
+) -> None:
+    told = []
+    before = None
+    for turn, uses_place in enumerate((False, False, True)):
+        heads = HeadsConfig(hidden=32, uses_place=uses_place)
+        config = CONFIG.model_copy(update={"steps": 1, "batch": 2, "heads": heads})
+        before = train_adapter(
+            SAMPLES[:2], config, base=base, init_adapter=before, directory=tmp_path / str(turn)
+        ).folder
+        kept = load_file(before / FILE)
+        told.append(any(name.startswith("where.") for name in kept))
+    assert told == [False, False, True]
+
+
 def test_lengths_are_learnt_in_px_of_the_square() -> None:
     config = CONFIG.model_copy(update={"batch": 2})
     wide = Augmentation(rotation_deg=0, scale=0.5, shift=0, contrast=0, gamma=0, noise=0)
