@@ -28,7 +28,7 @@ def teacher(home: Path | None, conf: Path, model: str | None, out: Path) -> None
     config = read_distil_config(conf / "student.yaml")
     card = registry.card(chosen)
     loaded = load_teacher(workspace.models, chosen, base=config.teacher_base, device="cpu")
-    made = export_teacher(loaded.model, chosen, out, card.licence)
+    made = export_teacher(loaded.model, chosen, out, card.licence, multimask=loaded.multimask)
     click.echo(
         f"{chosen}: {out}: square {made.side_px} px, opset {made.opset}; logits within "
         f"{made.max_abs:.2g} of torch, masks {made.mask_iou:.4f}"

@@ -10,7 +10,7 @@ not export as a whole. Training side only.
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -24,14 +24,16 @@ from torch import Tensor, nn
 
 from casebook.documents import Document, sha256_of_file, write_bytes, write_document
 from casebook.errors import ModelError
+from segmenter.interactive import is_ambiguous, likeliest
 from segmenter.sam3 import Features, Sam3
 
 ENCODER, DECODER, MANIFEST = "teacher-encoder.onnx", "teacher-decoder.onnx", "teacher.json"
 OPSET = 18
 MAX_ABS = 1e-3
 """Largest difference of a logit, relative to the largest logit where that is above 1."""
-_POINTS = (2, 3, 5)
-"""Numbers of points the two runtimes are compared with: a box, then with clicks."""
+_COMPARED = (((2,), False), ((0, 1), False), ((0, 1, 2), True), ((0, 1, 2, 3, 4), True))
+"""Prompts the two runtimes are compared with: which points, and whether they correct an answer. A
+click, a box, then with clicks."""
 _INPUTS = (
     "embedding", "fine", "middle", "points", "point_labels", "previous", "has_previous",
 )  # fmt: skip
@@ -78,12 +80,12 @@ class _Encoder(nn.Module):
 class _Decoder(nn.Module):
     """Features and a prompt to one mask and its expected IoU.
 
-    One click too has the single mask, where the teacher may take the best of three.
+    One click alone is answered by the best of three masks where the teacher does so.
     """
 
-    def __init__(self, model: Sam3) -> None:
+    def __init__(self, model: Sam3, multimask: bool) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.multimask = model, multimask
 
     def forward(
         self,
@@ -95,9 +97,11 @@ class _Decoder(nn.Module):
         previous: Tensor,
         has_previous: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        return self.model.decode(
-            Features(embedding, fine, middle), points, point_labels, previous, has_previous
-        )
+        asked = Features(embedding, fine, middle), points, point_labels, previous, has_previous
+        if not self.multimask:
+            return self.model.decode(*asked)
+        masks, quality = self.model.candidates(*asked)
+        return likeliest(masks, quality, is_ambiguous(point_labels) & ~has_previous)
 
 
 def _turned(values: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
@@ -164,17 +168,19 @@ def _write(
         write_bytes(path, written.read_bytes())
 
 
-def _prompt(side: int, count: int) -> tuple[Tensor, Tensor]:
-    """A box, and clicks beside and inside it."""
+def _prompt(side: int, taken: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Some of a box's corners, and of clicks beside and inside it."""
     points = torch.tensor([[0.2, 0.3], [0.7, 0.8], [0.5, 0.5], [0.1, 0.1], [0.6, 0.4]]) * side
-    return points[None, :count], torch.tensor([[2, 3, 1, 0, 1]], dtype=torch.int32)[:, :count]
+    kinds = torch.tensor([2, 3, 1, 0, 1], dtype=torch.int32)
+    return points[None, list(taken)], kinds[None, list(taken)]
 
 
-def _compare(model: Sam3, folder: Path) -> tuple[float, float]:
+def _compare(decoder: _Decoder, folder: Path) -> tuple[float, float]:
     """The largest difference of a logit and the smallest overlap of masks, over a few prompts."""
+    model = decoder.model
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    encoder, decoder = (
+    encoder, graph = (
         onnxruntime.InferenceSession(str(folder / name), options, ["CPUExecutionProvider"])
         for name in (ENCODER, DECODER)
     )
@@ -185,12 +191,12 @@ def _compare(model: Sam3, folder: Path) -> tuple[float, float]:
     found = encoder.run(None, {"pixels": pixels.numpy()})
     largest, smallest = 0.0, 1.0
     previous = torch.zeros(1, 1, mask_side, mask_side)
-    for turn, count in enumerate(_POINTS):
-        points, labels = _prompt(side, count)
-        has = torch.tensor([turn > 0])
-        logits, _ = model.decode(wanted, points, labels, previous, has)
+    for taken, corrects in _COMPARED:
+        points, labels = _prompt(side, taken)
+        has = torch.tensor([corrects])
+        logits, _ = decoder(*wanted, points, labels, previous, has)
         given = (*found, points.numpy(), labels.numpy(), previous.numpy(), has.numpy())
-        answer = decoder.run(None, dict(zip(_INPUTS, given, strict=True)))[0]
+        answer = graph.run(None, dict(zip(_INPUTS, given, strict=True)))[0]
         reach = max(1.0, float(logits.abs().max()))
         largest = max(largest, float(np.abs(answer - logits.numpy()).max()) / reach)
         ours, theirs = answer > 0, logits.numpy() > 0
@@ -200,7 +206,9 @@ def _compare(model: Sam3, folder: Path) -> tuple[float, float]:
     return largest, smallest
 
 
-def export_teacher(model: Sam3, model_id: str, folder: Path, licence: str) -> TeacherGraphs:
+def export_teacher(
+    model: Sam3, model_id: str, folder: Path, licence: str, *, multimask: bool = False
+) -> TeacherGraphs:
     """Write the teacher's two graphs and what they are; the manifest comes last.
 
     Args:
@@ -208,6 +216,7 @@ def export_teacher(model: Sam3, model_id: str, folder: Path, licence: str) -> Te
         model_id: what it is called.
         folder: made when it is not there.
         licence: of the weights.
+        multimask: whether one click alone is answered by the best of three masks.
 
     Raises:
         ModelError: the ONNX runtime answers otherwise than torch.
@@ -218,22 +227,23 @@ def export_teacher(model: Sam3, model_id: str, folder: Path, licence: str) -> Te
     (folder / MANIFEST).unlink(missing_ok=True)
     side, mask_side = model.config.side_px, model.config.mask_side
     model.eval()
+    decoder = _Decoder(model, multimask)
     with torch.no_grad(), real_rotation(model):
         pixels = torch.zeros(1, 3, side, side)
         features = model.encode(pixels)
         _write(_Encoder(model), (pixels,), folder / ENCODER, (("pixels",), _INPUTS[:3]), ({},))
-        points, labels = _prompt(side, 4)
+        points, labels = _prompt(side, range(4))
         previous = torch.zeros(1, 1, mask_side, mask_side)
-        many = torch.export.Dim("n", min=2, max=64)
+        many = torch.export.Dim("n", min=1, max=64)
         _write(
-            _Decoder(model),
+            decoder,
             (*features, points, labels, previous, torch.tensor([True])),
             folder / DECODER,
             (_INPUTS, ("logits", "quality")),
             ({}, {}, {}, {1: many}, {1: many}, {}, {}),
         )
     with torch.no_grad():
-        max_abs, mask_iou = _compare(model, folder)
+        max_abs, mask_iou = _compare(decoder, folder)
     if not max_abs <= MAX_ABS:
         raise ModelError(
             f"{model_id}: torch and the ONNX runtime differ by {max_abs:.2g} of the largest logit; "

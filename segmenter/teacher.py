@@ -104,6 +104,11 @@ class Teacher:
         return self._model
 
     @property
+    def multimask(self) -> bool:
+        """Whether one click alone is answered by the best of three masks."""
+        return self._multimask
+
+    @property
     def windows(self) -> WindowConfig:
         """How windows are laid around prompts."""
         return self._windows

@@ -76,6 +76,41 @@ def test_the_graphs_answer_as_torch_does_whatever_the_prompt(model: Sam3, folder
     assert float(np.abs(answer[1] - quality.numpy()).max()) < 1e-3
 
 
+def test_one_click_has_the_best_of_three_masks_where_the_teacher_gives_it(
+    model: Sam3, folder: Path, tmp_path: Path
+) -> None:
+    with unchecked():
+        export_teacher(model, "smallest", tmp_path, "a licence", multimask=True)
+    side, mask_side = SMALLEST.side_px, model.config.mask_side
+    generator = torch.Generator().manual_seed(2)
+    none, has = torch.zeros(1, 1, mask_side, mask_side), torch.tensor([False])
+    label = torch.ones(1, 1, dtype=torch.int32)
+    single, several = (
+        onnxruntime.InferenceSession(str(place / DECODER)) for place in (folder, tmp_path)
+    )
+    names = [one.name for one in several.get_inputs()]
+
+    def answer(graph: onnxruntime.InferenceSession, *given: torch.Tensor) -> np.ndarray:
+        values = [one.numpy() for one in given]
+        logits: np.ndarray = graph.run(None, dict(zip(names, values, strict=True)))[0]
+        return logits
+
+    for _ in range(6):
+        with torch.no_grad():
+            features = model.encode(torch.randn(1, 3, side, side, generator=generator))
+            click = torch.rand(1, 1, 2, generator=generator) * side
+            masks, quality = model.candidates(features, click, label)
+        best = 1 + int(quality[0, 1:].argmax())
+        found = answer(several, *features, click, label, none, has)
+        np.testing.assert_allclose(found, masks[:, best].numpy(), atol=1e-3)
+        found = answer(single, *features, click, label, none, has)
+        np.testing.assert_allclose(found, masks[:, 0].numpy(), atol=1e-3)
+        with torch.no_grad():  # with an earlier answer a click leaves no doubt
+            corrected, _ = model.candidates(features, click, label, none, torch.tensor([True]))
+        found = answer(several, *features, click, label, none, torch.tensor([True]))
+        np.testing.assert_allclose(found, corrected[:, 0].numpy(), atol=1e-3)
+
+
 def test_graphs_that_answer_otherwise_get_no_manifest(
     model: Sam3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
