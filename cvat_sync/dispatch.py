@@ -11,7 +11,7 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from pydantic import BaseModel, ConfigDict
 
-from casebook.documents import read_document
+from casebook.documents import Document, read_document
 from casebook.embedded import ensure_worker
 from casebook.errors import AngioloopError, UnreachableError
 from casebook.rounds import Event, RoundFolder
@@ -53,6 +53,18 @@ class RequestedStepError(AngioloopError):
     def __init__(self, failure: _Failure) -> None:
         super().__init__(f"{failure.step}: {failure.message}")
         self.exit_code = failure.exit_code  # type: ignore[misc] # one per failure, not per class
+
+
+class Asking(Document):
+    """What a worker would be asked for before anything can be planned."""
+
+    round: int
+    steps: tuple[str, ...]
+
+    def lines(self) -> tuple[str, ...]:
+        """The steps in words."""
+        asked = " and ".join(self.steps)
+        return (f"round {self.round:02d}: would ask a worker to {asked}, then plan",)
 
 
 def missing_steps(folder: RoundFolder) -> tuple[str, ...]:

@@ -250,7 +250,8 @@ class CvatGateway:
 
     def about(self) -> str:
         """Name and version of the server, and who we are there."""
-        about, me = self.read("about", "/api/server/about"), self.read("me", "/api/users/self")
+        about = self.read("about", "/api/server/about")
+        me = self.read("who am I", "/api/users/self")
         server = self._understood("about", about, lambda body: f"{body['name']} {body['version']}")
         name = self._understood("who am I", me, lambda body: str(body["username"]))
         return f"{server}, as user {name}"

@@ -10,7 +10,7 @@ from casebook.catalogue import Catalogue
 from casebook.corrections import Corrections, Effort
 from casebook.documents import read_document
 from casebook.errors import ConfigError, RemoteError, StateError
-from casebook.home import Home, locked
+from casebook.home import locked
 from casebook.rounds import RoundFolder
 from cvat_sync import effort as efforts
 from cvat_sync import status as statuses
@@ -25,6 +25,7 @@ from cvat_sync.commands.options import (
     show,
     stopping_at_once,
     with_conf,
+    workspace,
 )
 from cvat_sync.plan import PushPlan, plan_push
 from cvat_sync.proposals import Proposals
@@ -48,7 +49,7 @@ def push(number: int, home: Path | None, conf: Path, dry_run: bool, as_json: boo
 
     Example: cvatsync push --round 2
     """
-    folder = RoundFolder(Home.resolve(home), number)
+    folder = RoundFolder(workspace(home), number)
     if folder.has("pushed.json"):
         pushed = need_pushed(folder)
         line = f"round {number:02d} is pushed already: {len(pushed.tasks)} tasks"
@@ -60,11 +61,12 @@ def push(number: int, home: Path | None, conf: Path, dry_run: bool, as_json: boo
             f"Train it with `make train ROUND={number}`"
         )
     config = read_exchange(conf)
-    from cvat_sync.dispatch import missing_steps, request_steps
+    from cvat_sync.dispatch import Asking, missing_steps, request_steps
 
     steps = missing_steps(folder)
     if steps and dry_run:
-        click.echo(f"round {number:02d}: would ask a worker to {' and '.join(steps)}, then plan")
+        asking = Asking(round=number, steps=steps)
+        answer(asking, asking.lines(), as_json)
         return
     if dry_run:
         plan = _plan(folder, config, _proposals(folder))
@@ -147,7 +149,7 @@ def pull(
 
     Example: cvatsync pull --round 2
     """
-    folder = RoundFolder(Home.resolve(home), number)
+    folder = RoundFolder(workspace(home), number)
     if folder.has("annotations.coco.json") and not force:
         line = _look_again(folder, conf)
         answer(read_document(folder.file("corrections.json"), Corrections), (line,), as_json)
@@ -252,7 +254,7 @@ def effort(number: int, home: Path | None, conf: Path, as_json: bool) -> None:
 
     Example: cvatsync effort --round 2 --json
     """
-    folder = RoundFolder(Home.resolve(home), number)
+    folder = RoundFolder(workspace(home), number)
     if folder.has("effort.json"):
         found = read_document(folder.file("effort.json"), Effort)
     else:
@@ -277,7 +279,7 @@ def status(number: int | None, home: Path | None, conf: Path, as_json: bool) -> 
 
     Example: cvatsync status --round 2
     """
-    place = Home.resolve(home)
+    place = workspace(home)
     if number is None:
         rounds = statuses.local_rounds(place)
         answer(rounds, rounds.lines(), as_json)

@@ -9,7 +9,7 @@ import click
 from casebook.home import Home
 from casebook.rounds import RoundFolder
 from cvat_sync import doctor as checks
-from cvat_sync.commands.options import answer, any_round, as_json, in_home, in_round
+from cvat_sync.commands.options import answer, any_round, as_json, in_home, in_round, workspace
 from cvat_sync.opening import opening
 from cvat_sync.pushed import need_pushed
 from cvat_sync.settings import read_access, read_exchange
@@ -24,7 +24,7 @@ def open_command(number: int, home: Path | None, conf: Path, as_json: bool, brow
 
     Example: cvatsync open --round 2 --browser
     """
-    pushed = need_pushed(RoundFolder(Home.resolve(home), number))
+    pushed = need_pushed(RoundFolder(workspace(home), number))
     config, access = read_exchange(conf), read_access()
     from cvat_sync.gateway import CvatGateway
 

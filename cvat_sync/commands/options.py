@@ -12,7 +12,8 @@ import click
 from pydantic import BaseModel
 from tqdm import tqdm
 
-from casebook.errors import AngioloopError
+from casebook.errors import AngioloopError, ConfigError
+from casebook.home import Home
 from casebook.rounds import Event
 from cvat_sync.settings import CONF
 
@@ -94,6 +95,21 @@ class Bar:
         """Leave the terminal tidy."""
         if self._bar is not None:
             self._bar.close()
+
+
+def workspace(given: Path | None) -> Home:
+    """The workspace a command works in.
+
+    Raises:
+        ConfigError: it is not there; one is not begun by a misspelt name.
+    """
+    home = Home.resolve(given)
+    if not home.root.is_dir():
+        raise ConfigError(
+            f"the workspace {home.root} is not there; correct --home or ANGIOLOOP_HOME, or import "
+            "cases into it first"
+        )
+    return home
 
 
 @contextmanager

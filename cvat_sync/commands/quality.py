@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from casebook.errors import ConfigError, StateError
-from casebook.home import Home, locked
+from casebook.home import locked
 from casebook.rounds import RoundFolder
 from cvat_sync.commands.options import (
     Bar,
@@ -16,6 +16,7 @@ from cvat_sync.commands.options import (
     in_round,
     show,
     stopping_at_once,
+    workspace,
 )
 from cvat_sync.errands import Errand
 from cvat_sync.pushed import need_pushed
@@ -46,7 +47,7 @@ def comment(number: int, home: Path | None, conf: Path, dry_run: bool, as_json: 
 
     Example: cvatsync comment --round 2 --dry-run
     """
-    folder = RoundFolder(Home.resolve(home), number)
+    folder = RoundFolder(workspace(home), number)
     pushed = need_pushed(folder)
     config, access = read_exchange(conf), read_access()
     from cvat_sync.comment import post
@@ -88,7 +89,7 @@ def review(
 
     Example: cvatsync review --round 2
     """
-    folder = RoundFolder(Home.resolve(home), number)
+    folder = RoundFolder(workspace(home), number)
     config = read_exchange(conf)
     from cvat_sync.review import KIND, keep_review, plan_review
 
@@ -132,7 +133,7 @@ def propagate(
 
     Example: cvatsync propagate --round 2 --case case-0001
     """
-    folder = RoundFolder(Home.resolve(home), number)
+    folder = RoundFolder(workspace(home), number)
     config = read_exchange(conf)
     from cvat_sync.propagate import KIND, TRACKED, keep_cines, plan_cines
 
@@ -144,12 +145,13 @@ def propagate(
     need_pushed(folder)
     folder.need("annotations.coco.json", f"Run `cvatsync pull --round {number}` first.")
     if not folder.has(TRACKED):
+        from cvat_sync.dispatch import PROPAGATION, Asking, request
+
         if dry_run:
-            click.echo(f"round {number:02d}: would ask a worker to propagate, then plan")
+            asking = Asking(round=number, steps=tuple(PROPAGATION))
+            answer(asking, asking.lines(), as_json)
             return
         read_access()
-        from cvat_sync.dispatch import PROPAGATION, request
-
         request(folder, PROPAGATION, conf, show)
     errand, given = plan_cines(folder, cases)
     if dry_run:

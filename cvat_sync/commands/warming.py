@@ -6,12 +6,13 @@ from pathlib import Path
 import click
 
 from casebook.catalogue import Catalogue
-from casebook.home import Home
 from casebook.rounds import RoundFolder
-from cvat_sync.commands.options import as_json, dry_run, in_round
+from cvat_sync.commands.options import as_json, dry_run, in_round, workspace
 from cvat_sync.prewarm import AHEAD, Coming, Warmer, follow, plan_prewarm
 from cvat_sync.pushed import need_pushed
 from cvat_sync.settings import read_access
+
+_IDLE = "no frame to show: no job of the round is in progress in CVAT, or those are at their end"
 
 
 @click.command()
@@ -43,7 +44,7 @@ def prewarm(
 
     Example: cvatsync prewarm --round 2 --function http://127.0.0.1:32768 --follow 5
     """
-    place = Home.resolve(home)
+    place = workspace(home)
     folder = RoundFolder(place, number)
     pushed, access = need_pushed(folder), read_access()
     warmer = Warmer(url, Catalogue(place))
@@ -55,7 +56,10 @@ def prewarm(
             return plan_prewarm(pushed, gateway, ahead)
 
         if dry_run:
-            for entry in look():
+            coming = look()
+            if not coming:
+                click.echo(_IDLE, err=True)
+            for entry in coming:
                 told = f"job {entry.job_id}: {', '.join(entry.files)}"
                 click.echo(entry.model_dump_json() if as_json else told)
             return
@@ -73,5 +77,7 @@ def prewarm(
             follow(look, warmer, tell, wait)
         except KeyboardInterrupt:
             click.echo("stopped", err=True)
+        if not warmer.shown:
+            click.echo(_IDLE, err=True)
         if as_json:
             click.echo(f'{{"shown": {len(warmer.shown)}}}')

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from casebook.errors import ConfigError
-from casebook.home import Home, locked
-from cvat_sync.commands.options import any_round, in_home, with_conf
+from casebook.home import locked
+from cvat_sync.commands.options import any_round, in_home, with_conf, workspace
 from cvat_sync.deliveries import Inbox, read_secret
 from cvat_sync.pushed import need_pushed
 from cvat_sync.settings import read_access, read_exchange
@@ -66,7 +66,7 @@ def watch(
         raise ConfigError("--poll takes no deliveries and --register asks for them; give one")
     from cvat_sync.watch import Place
 
-    place = Place(Home.resolve(home), conf, read_exchange(conf), number)
+    place = Place(workspace(home), conf, read_exchange(conf), number)
     secret = None if poll_s is not None else read_secret()
     read_access()
     with locked(place.home.root / "watch" / ".lock", "a watch of this workspace"):

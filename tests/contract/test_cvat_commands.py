@@ -88,6 +88,8 @@ def test_a_dry_run_asks_nobody_for_anything(folder: RoundFolder) -> None:
     folder.file("proposals.coco.json").unlink()
     result = cvatsync(folder, "push", "--dry-run")
     assert "would ask a worker to propose" in result.stdout
+    result = cvatsync(folder, "push", "--dry-run", "--json")
+    assert json.loads(result.stdout) == {"round": 2, "steps": ["propose"]}
     assert not folder.home.queue.exists()
 
 
@@ -117,6 +119,16 @@ def test_what_is_not_there_yet_is_told_in_one_line(
     result = cvatsync(folder, *arguments)
     assert (result.exit_code, result.stderr.count("\n")) == (code, 1)
     assert says in result.stderr
+
+
+@pytest.mark.parametrize("verb", ["push", "pull", "status", "open", "effort", "comment", "review"])
+def test_a_misspelt_workspace_is_told_and_not_made(
+    folder: RoundFolder, tmp_path: Path, verb: str
+) -> None:
+    result = cvatsync(folder, verb, "--home", str(tmp_path / "other"))
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert f"the workspace {tmp_path / 'other'} is not there; correct --home" in result.stderr
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_wrong_token_stops_a_push_before_anything_is_asked_for(
