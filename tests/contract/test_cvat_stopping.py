@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from casebook.rounds import RoundFolder
+from cvat_sync.commands.options import stopping_at_once
 from cvat_sync.gateway import CvatGateway
 from cvat_sync.pushed import need_pushed
 from tests.contract.cvat_rounds import complete
@@ -78,6 +79,16 @@ def test_a_push_that_is_stopped_says_so_and_the_next_one_goes_on(
         code, said = interrupted(folder, access.url, "pull", "%  job")
         assert (code, "the pull of round 02 is stopped" in said) == (130, True)
         assert not folder.has("annotations.coco.json")
+
+
+def test_what_a_shell_runs_in_the_background_leaves_ctrl_c_to_others() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with stopping_at_once("the push"):
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with stopping_at_once("the push"):
+        assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_server_that_never_answers_is_not_waited_for_after_ctrl_c(folder: RoundFolder) -> None:
