@@ -139,13 +139,20 @@ def send(
 
     Raises:
         DeidError: a case is not proven de-identified.
-        DataError: a frame is missing, the project lacks a label, or a task was changed in CVAT.
+        DataError: a frame is missing, the project is not the round's or lacks a label, or a task
+            was changed in CVAT.
         RemoteError: CVAT refused or stayed unreachable; run again to resume.
     """
     if errand.pushed is not None:
         return errand
     catalogue, round_ = Catalogue(folder.home), need_pushed(folder)
     check_frames(catalogue, sorted(errand.frames))
+    keys = {task.key for task in round_.tasks}
+    if not any(one.key in keys for one in gateway.tasks(round_.project_id)):
+        raise DataError(
+            f"project {round_.project_id} in this CVAT holds no task of round {folder.number:02d}; "
+            f"set ANGIOLOOP_CVAT_URL to the server it was pushed to ({round_.url}). Nothing was sent"
+        )
     given = read_annotations(folder.file(given_path_name(errand.kind)))
     there, _ = named_as_pushed(gateway.labels(round_.project_id), round_.labels)
     labels = {label.name: label for label in there}

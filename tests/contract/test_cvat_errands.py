@@ -118,6 +118,23 @@ def test_a_label_renamed_and_a_frame_deleted_in_cvat_are_no_deleted_proposals(
     assert "0 comments to post" in cvatsync(folder, "comment", "--dry-run").stdout
 
 
+def test_a_second_look_is_not_sent_to_a_project_of_others(
+    folder: RoundFolder, access: Access
+) -> None:
+    pushed = need_pushed(folder)
+    draw(access, folder, 0, bar(12))
+    finish(access, pushed)
+    assert cvatsync(folder, "pull").exit_code == 0
+    for task in pushed.tasks:
+        call(access, "PATCH", f"/api/tasks/{task.task_id}", {"bug_tracker": ""})
+    refused = cvatsync(folder, "review")
+    assert refused.exit_code == 3
+    assert "holds no task of round 02; set ANGIOLOOP_CVAT_URL to the server" in refused.stderr
+    assert f"it was pushed to ({pushed.url})" in refused.stderr
+    with CvatGateway(access) as gateway:
+        assert len(gateway.tasks(pushed.project_id)) == len(pushed.tasks)
+
+
 def test_a_label_deleted_in_cvat_is_no_reason_to_comment_or_to_collect(
     folder: RoundFolder, access: Access
 ) -> None:
