@@ -92,7 +92,8 @@ class TrainConfig(BaseModel):
     hard_negatives: float = Field(0.0, ge=0, le=1)
     """Of the concepts asked for that are not there, the share easily taken for what is."""
     apart: float = Field(0.0, ge=0)
-    """Weight of the term by which names asked of one frame are told apart, beside the maps'."""
+    """Weight of the term by which names asked of one frame are told apart, beside the maps'; where
+    a batch is divided, names of one part are."""
     accumulate: int = Field(1, gt=0)
     """Parts a batch is taken in, one after another: less memory, the same step."""
     processes: int | None = Field(None, gt=0)
