@@ -151,7 +151,8 @@ def send(
     if not any(one.key in keys for one in gateway.tasks(round_.project_id)):
         raise DataError(
             f"project {round_.project_id} in this CVAT holds no task of round {folder.number:02d}; "
-            f"set ANGIOLOOP_CVAT_URL to the server it was pushed to ({round_.url}). Nothing was sent"
+            f"set ANGIOLOOP_CVAT_URL to the server it was pushed to ({round_.url}). "
+            "Nothing was sent"
         )
     given = read_annotations(folder.file(given_path_name(errand.kind)))
     there, _ = named_as_pushed(gateway.labels(round_.project_id), round_.labels)

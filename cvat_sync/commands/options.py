@@ -22,7 +22,7 @@ _SYSTEM_EXIT = 74
 """What the system refuses us. Source: sysexits.h, EX_IOERR."""
 _STDERR = 2
 """The standard error stream's number."""
-_STOPPED_EXIT = 130
+STOPPED_EXIT = 130
 """What shells say of a command that Ctrl-C has ended: 128 and the signal's number."""
 
 
@@ -125,7 +125,7 @@ def stopping_at_once(what: str) -> Iterator[None]:
         # wait for the threads.
         line = f"\n{what} is stopped; what was done is kept: run the same command again to go on\n"
         os.write(_STDERR, line.encode())
-        os._exit(_STOPPED_EXIT)
+        os._exit(STOPPED_EXIT)
 
     before = signal.getsignal(signal.SIGINT)
     if before is signal.SIG_IGN:  # a shell's own choice, for what runs in the background

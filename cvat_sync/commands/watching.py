@@ -10,7 +10,7 @@ import click
 
 from casebook.errors import ConfigError
 from casebook.home import locked
-from cvat_sync.commands.options import any_round, in_home, with_conf, workspace
+from cvat_sync.commands.options import STOPPED_EXIT, any_round, in_home, with_conf, workspace
 from cvat_sync.deliveries import Inbox, read_secret
 from cvat_sync.pushed import need_pushed
 from cvat_sync.settings import read_access, read_exchange
@@ -69,10 +69,14 @@ def watch(
     place = Place(workspace(home), conf, read_exchange(conf), number)
     secret = None if poll_s is not None else read_secret()
     read_access()
-    with locked(place.home.root / "watch" / ".lock", "a watch of this workspace"):
-        if address is not None and secret is not None:
-            _register(place, address, secret)
-        _serve(place, host, port, poll_s, secret)
+    try:
+        with locked(place.home.root / "watch" / ".lock", "a watch of this workspace"):
+            if address is not None and secret is not None:
+                _register(place, address, secret)
+            _serve(place, host, port, poll_s, secret)
+    except KeyboardInterrupt:
+        click.echo("the watch is stopped; what was begun goes on at its next start", err=True)
+        sys.exit(STOPPED_EXIT)
 
 
 def _register(place: "Place", address: str, secret: str) -> None:

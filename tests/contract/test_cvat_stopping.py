@@ -37,10 +37,12 @@ def folder(tmp_path: Path) -> RoundFolder:
     return make_round(tmp_path, 12)
 
 
-def interrupted(folder: RoundFolder, url: str, verb: str, sign: str) -> tuple[int, str]:
+def interrupted(
+    folder: RoundFolder, url: str, verb: str, sign: str, *options: str
+) -> tuple[int, str]:
     """Exit code and what was said of a command that gets Ctrl-C once it has said a word."""
     command = [sys.executable, "-m", "cvat_sync.cli", verb, "--round", "2"]
-    command += ["--home", str(folder.home.root), "--conf", str(folder.home.root / "conf")]
+    command += ["--home", str(folder.home.root), "--conf", str(folder.home.root / "conf"), *options]
     env = {**os.environ, "ANGIOLOOP_CVAT_URL": url, "ANGIOLOOP_CVAT_TOKEN": TOKEN}
     with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -97,3 +99,12 @@ def test_a_server_that_never_answers_is_not_waited_for_after_ctrl_c(folder: Roun
         code, said = interrupted(folder, url, "push", "without a proposal")
     assert code == 130
     assert "the push of round 02 is stopped" in said
+
+
+def test_a_watch_that_is_stopped_says_that_it_goes_on_later(folder: RoundFolder) -> None:
+    poll = ("--poll", "60", "--port", "0")
+    code, said = interrupted(folder, "http://nowhere", "watch", "health at", *poll)
+    assert (code, said) == (
+        130,
+        "the watch is stopped; what was begun goes on at its next start\n",
+    )
