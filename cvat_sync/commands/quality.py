@@ -152,7 +152,8 @@ def propagate(
             answer(asking, asking.lines(), as_json)
             return
         read_access()
-        request(folder, PROPAGATION, conf, show)
+        with stopping_at_once(f"the propagation of round {number:02d}"):
+            request(folder, PROPAGATION, conf, show)
     errand, given = plan_cines(folder, cases)
     if dry_run:
         answer(errand, errand.lines(), as_json)
