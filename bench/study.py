@@ -118,7 +118,7 @@ def sample_of(case: PhantomCase) -> Sample:
         if np.count_nonzero(bitmap) >= SEGMENT_PX
     )
     absent = tuple(named[code] for code, bitmap in shown.items() if not bitmap.any())
-    # What a reader analyses is a stretch of the segment: a name asks for the whole of it.
+    # What a reader analyses may be less than the segment, or go beyond it: its name asks for all.
     own = TrainMask(named[case.code], case.bitmap, targets=targets, named=False)
     return Sample(case.frame, (own, *by_name), absent, f"patient {case.patient}")
 

@@ -52,7 +52,7 @@ class TrainMask:
     targets: Targets = field(default_factory=Targets)
     """What the heads learn of it."""
     named: bool = True
-    """Whether its label asks for it; part of what the label means is not what it means."""
+    """Whether its label asks for it; a stretch of what the label means is not what it means."""
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,8 @@ def test_a_frame_teaches_the_analysed_segment_by_prompts_and_the_others_by_name(
     assert own.targets.code == cases[0].code
     assert not any(mask.prompted for mask in by_name)
     (whole,) = (mask for mask in by_name if mask.label == own.label)
-    assert np.count_nonzero(whole.bitmap) > np.count_nonzero(own.bitmap)
+    assert np.array_equal(whole.bitmap, cases[0].codes == cases[0].code)
+    assert np.array_equal(own.bitmap, cases[0].bitmap)
     assert len(by_name) > 1
     assert not set(sample.absent) & {mask.label for mask in sample.masks}
     assert len(named) == 14
