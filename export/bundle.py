@@ -6,7 +6,7 @@ Written so that a program in another language could run it. Knows no torch and n
 import json
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import Field
 
@@ -16,6 +16,7 @@ from casebook.labels import LabelSet
 from casebook.registry import ModelCard
 from export.gates import Gates
 
+D = TypeVar("D", bound=Document)
 ENCODER, DECODER, AUTOMATIC = "encoder.onnx", "decoder.onnx", "automatic.onnx"
 MANIFEST = "manifest.json"
 SCHEMA = 3
@@ -126,3 +127,23 @@ def read_bundle(folder: Path) -> Bundle:
     if missing:
         raise ModelError(f"{path}: lists no {sorted(missing)[0]}; copy the bundle again")
     return bundle
+
+
+def read_part(folder: Path, files: dict[str, str], name: str, kind: type[D]) -> D | None:
+    """A document that lies in a whole bundle; nothing when it has none.
+
+    Args:
+        folder: of the bundle.
+        files: those its manifest lists, found whole.
+        name: of the file.
+        kind: of the document.
+
+    Raises:
+        ModelError: it cannot be read by this program.
+    """
+    if name not in files:
+        return None
+    try:
+        return read_document(folder / name, kind)
+    except (DataError, StateError) as problem:
+        raise ModelError(f"{problem}; install a newer angioloop or copy the bundle again") from None

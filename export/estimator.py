@@ -19,8 +19,9 @@ from scipy import ndimage
 from angio.qca import Lesion
 from angio.thinning import thinned
 from casebook.cases import PixelSpacing
-from casebook.documents import Document, read_document
-from casebook.errors import DataError, ModelError, StateError
+from casebook.documents import Document
+from casebook.errors import ModelError
+from export.bundle import read_part
 from export.findings import Learnt
 from export.namer import standardised
 
@@ -227,18 +228,5 @@ def _scaled(
 
 
 def read_estimator(folder: Path, files: dict[str, str]) -> Estimator | None:
-    """The regressions of a whole bundle; nothing when it has none.
-
-    Args:
-        folder: of the bundle.
-        files: those its manifest lists, found whole.
-
-    Raises:
-        ModelError: they cannot be read by this program.
-    """
-    if FILE not in files:
-        return None
-    try:
-        return read_document(folder / FILE, Estimator)
-    except (DataError, StateError) as problem:
-        raise ModelError(f"{problem}; install a newer angioloop or copy the bundle again") from None
+    """The regressions of a whole bundle; as `read_part` says."""
+    return read_part(folder, files, FILE, Estimator)

@@ -14,9 +14,10 @@ from jaxtyping import Bool, Float32, Float64, Int64
 from pydantic import Field, model_validator
 
 from casebook.cases import View
-from casebook.documents import Document, read_document
-from casebook.errors import DataError, ModelError, StateError
+from casebook.documents import Document
+from casebook.errors import ModelError
 from casebook.labels import LabelSet
+from export.bundle import read_part
 from export.windows import whole
 
 FILE = "names.json"
@@ -109,21 +110,8 @@ class Names(Document):
 
 
 def read_names(folder: Path, files: dict[str, str]) -> Names | None:
-    """The classifiers of a whole bundle; nothing when it has none.
-
-    Args:
-        folder: of the bundle.
-        files: those its manifest lists, found whole.
-
-    Raises:
-        ModelError: they cannot be read by this program.
-    """
-    if FILE not in files:
-        return None
-    try:
-        return read_document(folder / FILE, Names)
-    except (DataError, StateError) as problem:
-        raise ModelError(f"{problem}; install a newer angioloop or copy the bundle again") from None
+    """The classifiers of a whole bundle; as `read_part` says."""
+    return read_part(folder, files, FILE, Names)
 
 
 @dataclass(frozen=True)
