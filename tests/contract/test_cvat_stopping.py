@@ -61,7 +61,7 @@ def interrupted(
 def test_a_push_that_is_stopped_says_so_and_the_next_one_goes_on(
     folder: RoundFolder, tmp_path: Path
 ) -> None:
-    with standin(tmp_path / "server", "--latency-ms", "60") as access:
+    with standin(tmp_path / "server", "--latency-ms", "150") as access:
         code, said = interrupted(folder, access.url, "push", "%  task")
         assert code == 130
         assert said.endswith(
